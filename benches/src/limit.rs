@@ -1,0 +1,84 @@
+//! The least that any log on mapped files must do: copy, header and checksum in, checksum out.
+#![expect(unsafe_code, reason = "maps a file that nobody else has")]
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use memmap2::MmapMut;
+
+/// The bytes of a header beside each payload, as many as the engine's.
+pub const HEADER_BYTES: usize = 24;
+
+/// A preallocated, zeroed and faulted-in mapped file, and nothing around it.
+#[derive(Debug)]
+pub struct MappedFile {
+    map: MmapMut,
+    end: usize,
+}
+
+impl MappedFile {
+    /// A mapped temporary file of `bytes` bytes in the current directory's filesystem.
+    ///
+    /// # Errors
+    /// Those of creating, writing and mapping the file.
+    pub fn new(bytes: usize) -> io::Result<Self> {
+        let mut file: File = tempfile::tempfile_in(".")?;
+        let zeroes = vec![0; 1 << 20];
+        for _ in 0..bytes.div_ceil(zeroes.len()) {
+            file.write_all(&zeroes)?;
+        }
+        file.sync_data()?;
+        // SAFETY: the file has no name, so no other process can change or shorten it.
+        let mut map = unsafe { MmapMut::map_mut(&file) }?;
+        // Fault every page in for writing.
+        for page in map.chunks_mut(4096) {
+            page[0] = 0;
+        }
+        Ok(Self { map, end: 0 })
+    }
+
+    /// Begins again at the start of the file if there are not `bytes` bytes left.
+    pub fn make_room(&mut self, bytes: usize) {
+        if self.map.len() - self.end < bytes {
+            self.end = 0;
+        }
+    }
+
+    /// Copies a payload behind a header with its length, number and checksum.
+    ///
+    /// # Panics
+    /// At the end of the file.
+    #[inline]
+    pub fn append(&mut self, number: u32, time: u64, payload: &[u8]) {
+        let len = (HEADER_BYTES + payload.len()).next_multiple_of(8);
+        let frame = &mut self.map[self.end..self.end + len];
+        let summed = HEADER_BYTES + payload.len();
+        let length = u64::try_from(payload.len()).unwrap_or(u64::MAX);
+        frame[12..16].copy_from_slice(&number.to_le_bytes());
+        frame[16..24].copy_from_slice(&time.to_le_bytes());
+        frame[HEADER_BYTES..summed].copy_from_slice(payload);
+        let sum = crc32fast::hash(&frame[12..summed]);
+        frame[8..12].copy_from_slice(&sum.to_le_bytes());
+        frame[..8].copy_from_slice(&length.to_le_bytes());
+        self.end += len;
+    }
+
+    /// Sums every frame again, and counts those that are as they were stored.
+    ///
+    /// # Panics
+    /// Never, behind [`append`](Self::append).
+    #[must_use]
+    pub fn sum_all(&self) -> u64 {
+        let (mut at, mut sound) = (0, 0);
+        while at < self.end {
+            let word =
+                |from: usize| -> [u8; 8] { self.map[from..from + 8].try_into().expect("8 bytes") };
+            let length = usize::try_from(u64::from_le_bytes(word(at))).expect("a payload's length");
+            let stored = u32::from_le_bytes(self.map[at + 8..at + 12].try_into().expect("4 bytes"));
+            let frame = &self.map[at..at + HEADER_BYTES + length];
+            sound += u64::from(crc32fast::hash(&frame[12..]) == stored);
+            at += (HEADER_BYTES + length).next_multiple_of(8);
+        }
+        sound
+    }
+}

@@ -1,0 +1,117 @@
+//! `dacapo cat`: what a log holds, from the first record to the end as it is now.
+
+use std::fmt::Display;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use dacapo_log::{Log, Offset, ReadError, Replay, Start};
+
+use crate::line::Form;
+
+/// Print the records of a log, oldest first
+///
+/// Each payload is printed as it came in, with a newline behind it: what `append` read from lines
+/// comes out byte for byte. Works while another process is appending; ends at the end as it is then.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  dacapo cat log > copy.txt
+  dacapo cat log --from 1000 --to 1010        Ten records: 1000 to 1009
+  dacapo cat log --json | jq .time
+  dacapo cat log --raw --from 3 --to 4        One record, without a newline behind it
+  dacapo cat log --skip-damaged > rescued.txt
+
+A line of --json, where `payload` is there for UTF-8 and `payload_base64` for all else:
+  {\"offset\":0,\"time\":\"2026-01-31T12:00:00.000000Z\",\"payload\":\"hello\"}")]
+pub(crate) struct Args {
+    /// The log's directory
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+
+    /// Begin with this offset instead of the oldest
+    #[arg(long, value_name = "OFFSET")]
+    from: Option<u64>,
+
+    /// End before this offset; one behind the end is fine
+    #[arg(long, value_name = "OFFSET")]
+    to: Option<u64>,
+
+    /// Print a JSON object a line: offset, time, and payload or payload_base64
+    #[arg(long)]
+    json: bool,
+
+    /// Print payloads back to back, without a newline behind each
+    #[arg(long, conflicts_with = "json")]
+    raw: bool,
+
+    /// Go on behind damaged records, say on stderr which were left out, and exit with 1
+    #[arg(long)]
+    skip_damaged: bool,
+}
+
+/// What is handed to the kernel at a time.
+const OUT_BYTES: usize = 256 << 10;
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let log = crate::open_read_only(&args.dir)?;
+    let mut out = BufWriter::with_capacity(OUT_BYTES, io::stdout().lock());
+    let printed = print(&log, args, &mut out);
+    // What was read before an error is printed before it.
+    out.flush().context(crate::CANNOT_PRINT)?;
+    printed
+}
+
+fn print(log: &Log, args: &Args, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+    let form = match (args.json, args.raw) {
+        (true, _) => Form::Json,
+        (_, true) => Form::Raw,
+        _ => Form::Line,
+    };
+    let start = args
+        .from
+        .map_or(Start::Oldest, |from| Start::At(Offset::new(from)));
+
+    let mut replay = log.replay(start);
+    let mut next = args.from.unwrap_or_else(|| log.oldest().get());
+    let mut skipped = false;
+    while args.to.is_none_or(|to| next < to) {
+        match replay.next_ref() {
+            None => break,
+            Some(Ok(record)) => {
+                let offset = record.offset().get();
+                form.write(out, offset, record.timestamp_micros(), record.payload())
+                    .context(crate::CANNOT_PRINT)?;
+                next = offset + 1;
+            }
+            Some(Err(damage @ (ReadError::Corrupt(_) | ReadError::SegmentMissing { .. }))) => {
+                if !args.skip_damaged {
+                    let advice = format!("{damage}; --skip-damaged goes on behind it");
+                    return Err(damage).context(advice);
+                }
+                skipped = true;
+                match skip(&mut replay, &damage, next) {
+                    Some(sound) => next = sound,
+                    None => break,
+                }
+            }
+            Some(Err(error)) => return Err(error.into()),
+        }
+    }
+    Ok(if skipped { crate::FAILED } else { crate::OK })
+}
+
+/// Moves behind the damage that begins at offset `from`; returns the next sound record's offset.
+fn skip(replay: &mut Replay, damage: &impl Display, from: u64) -> Option<u64> {
+    let sound = replay.skip_damage().map(Offset::get);
+    let left_out = match sound {
+        Some(sound) if sound.saturating_sub(from) > 1 => {
+            format!("left out records {from} to {}", sound - 1)
+        }
+        Some(_) => format!("left out record {from}"),
+        None => format!("left out record {from} and what was behind it"),
+    };
+    let _ = writeln!(io::stderr(), "dacapo: {damage}; {left_out}");
+    sound
+}

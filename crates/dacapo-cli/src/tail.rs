@@ -1,0 +1,141 @@
+//! `dacapo tail`: a log's records from the first, then live.
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::thread;
+
+use anyhow::Context;
+use dacapo_log::{Offset, Start};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::line::Form;
+
+/// Print the records of a log, then follow what is appended, live
+///
+/// Also while another process is writing. Nothing is left out or doubled where replaying goes over
+/// into following. Ends with --count, with SIGINT, or when nobody reads its output any more.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  dacapo tail log
+  dacapo tail log --from latest --json        Only what is appended from now on
+  dacapo tail log --from 1000                 Go on where a reader stopped
+  dacapo tail log --durable                   Never show what a power cut could undo
+  dacapo tail log --from latest -n 1          Wait for one record")]
+pub(crate) struct Args {
+    /// The log's directory
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+
+    /// Where to begin: oldest, latest (only what is new), or an offset
+    #[arg(long, value_name = "WHERE", default_value = "oldest")]
+    from: Beginning,
+
+    /// Exit after this many records
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    count: Option<u64>,
+
+    /// Show a record only once it survives a power cut
+    #[arg(long)]
+    durable: bool,
+
+    /// Print a JSON object a line: offset, time, and payload or payload_base64
+    #[arg(long)]
+    json: bool,
+}
+
+/// `--from` on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Beginning(Start);
+
+impl FromStr for Beginning {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "oldest" => Ok(Self(Start::Oldest)),
+            "latest" => Ok(Self(Start::Latest)),
+            _ => match text.parse() {
+                Ok(offset) => Ok(Self(Start::At(Offset::new(offset)))),
+                Err(_) => Err("`oldest`, `latest` or an offset".to_owned()),
+            },
+        }
+    }
+}
+
+/// What is handed to the kernel at a time while there is more to print.
+const OUT_BYTES: usize = 64 << 10;
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let log = crate::open_read_only(&args.dir)?;
+    let form = if args.json { Form::Json } else { Form::Line };
+    let mut tailer = log.tail(args.from.0);
+    if args.durable {
+        tailer = tailer.durable_only();
+    }
+    exit_when_unread()?;
+
+    let mut out = BufWriter::with_capacity(OUT_BYTES, io::stdout().lock());
+    for _ in 0..args.count.unwrap_or(u64::MAX) {
+        let record = match tailer.try_next() {
+            Ok(Some(record)) => record,
+            Ok(None) => {
+                // Caught up: a person or a program waits for what is in the buffer.
+                out.flush().context(crate::CANNOT_PRINT)?;
+                tailer.next_blocking()?
+            }
+            Err(error) => {
+                out.flush().context(crate::CANNOT_PRINT)?;
+                return Err(error.into());
+            }
+        };
+        form.write(
+            &mut out,
+            record.offset().get(),
+            record.timestamp_micros(),
+            record.payload(),
+        )
+        .context(crate::CANNOT_PRINT)?;
+    }
+    out.flush().context(crate::CANNOT_PRINT)?;
+    Ok(crate::OK)
+}
+
+/// Ends the process once the reader of its output is gone.
+///
+/// Without this, `dacapo tail log | head -n 1` would stay until the next record is appended,
+/// which is when a write fails.
+fn exit_when_unread() -> io::Result<()> {
+    thread::Builder::new()
+        .name("dacapo-unread".to_owned())
+        .spawn(|| {
+            let stdout = io::stdout();
+            loop {
+                // No event is asked for; errors and hang-ups are always reported.
+                let mut output = [PollFd::new(&stdout, PollFlags::empty())];
+                match poll(&mut output, None) {
+                    Ok(_) if !output[0].revents().is_empty() => std::process::exit(0),
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(_) => return, // the next write will tell
+                }
+            }
+        })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tail_begins_at_the_oldest_the_latest_or_an_offset() {
+        assert_eq!("oldest".parse(), Ok(Beginning(Start::Oldest)));
+        assert_eq!("latest".parse(), Ok(Beginning(Start::Latest)));
+        assert_eq!("12".parse(), Ok(Beginning(Start::At(Offset::new(12)))));
+        assert!("-1".parse::<Beginning>().is_err());
+        assert!("newest".parse::<Beginning>().is_err());
+    }
+}

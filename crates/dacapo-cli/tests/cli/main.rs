@@ -1,0 +1,12 @@
+//! The built `dacapo` command, run as its users run it.
+
+mod commands;
+mod damage;
+mod demo;
+mod failing_disk;
+mod keystrokes;
+mod killing;
+mod process;
+mod round_trip;
+mod signals;
+mod tailing;

@@ -1,0 +1,189 @@
+//! Running the built command: to its end, or step by step.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde_json::Value;
+
+/// The built command, not yet started.
+pub(crate) fn dacapo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dacapo"));
+    command.args(args);
+    command
+}
+
+/// Runs the command without input.
+pub(crate) fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Output {
+    run_with_input(args, b"")
+}
+
+/// Runs the command with `input`.
+pub(crate) fn run_with_input<A: AsRef<OsStr>>(
+    args: impl IntoIterator<Item = A>,
+    input: &[u8],
+) -> Output {
+    let mut child = dacapo(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    thread::scope(|scope| {
+        // A command that fails early leaves input unread.
+        scope.spawn(move || stdin.write_all(input).ok());
+        child.wait_with_output().unwrap()
+    })
+}
+
+/// Appends `input` to the log in `dir`, which must succeed.
+pub(crate) fn append(dir: &Path, input: &[u8]) {
+    expect_code(
+        &run_with_input([OsStr::new("append"), dir.as_os_str()], input),
+        0,
+    );
+}
+
+/// What `dacapo cat` prints, which must succeed.
+pub(crate) fn cat(dir: &Path) -> Vec<u8> {
+    let output = run([OsStr::new("cat"), dir.as_os_str()]);
+    expect_code(&output, 0);
+    output.stdout
+}
+
+/// What `dacapo stat --json` says, which must succeed.
+pub(crate) fn stat(dir: &Path) -> Value {
+    let output = run([OsStr::new("stat"), OsStr::new("--json"), dir.as_os_str()]);
+    expect_code(&output, 0);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Checks how a command ended.
+pub(crate) fn expect_code(output: &Output, code: i32) {
+    assert_eq!(
+        output.status.code(),
+        Some(code),
+        "{}\nstdout: {}\nstderr: {}",
+        output.status,
+        text(&output.stdout).chars().take(500).collect::<String>(),
+        text(&output.stderr),
+    );
+}
+
+/// What a command printed, for looking into it.
+pub(crate) fn text(printed: &[u8]) -> String {
+    String::from_utf8_lossy(printed).into_owned()
+}
+
+/// Starts a process that a test then waits for, and ends it after a minute: with an engine that
+/// does not wake its readers, a test fails instead of waiting for ever.
+pub(crate) fn spawn_watched(command: &mut Command) -> Child {
+    let child = command.spawn().unwrap();
+    let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    // A descriptor, because the number may mean another process by then.
+    let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    thread::spawn(move || {
+        thread::sleep(Duration::from_secs(60));
+        pidfd_send_signal(process, Signal::KILL)
+    });
+    child
+}
+
+/// `dacapo append --acks`, fed step by step.
+pub(crate) struct Appender {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    acks: Lines<BufReader<ChildStdout>>,
+    stderr: JoinHandle<String>,
+}
+
+impl Appender {
+    pub(crate) fn start(dir: &Path, options: &[&str]) -> Self {
+        let mut command = dacapo(["append", "--acks"]);
+        command.args(options).arg(dir);
+        Self::spawn(command)
+    }
+
+    /// `command` runs the appender in some other way, such as under a tracer.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut child = spawn_watched(
+            command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped()),
+        );
+        let acks = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut stderr = child.stderr.take().unwrap();
+        let stderr = thread::spawn(move || {
+            let mut said = String::new();
+            stderr.read_to_string(&mut said).unwrap();
+            said
+        });
+        Self {
+            stdin: child.stdin.take(),
+            acks,
+            stderr,
+            child,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Writes to its input; false if the process is gone.
+    pub(crate) fn feed(&mut self, input: &[u8]) -> bool {
+        self.stdin.as_mut().unwrap().write_all(input).is_ok()
+    }
+
+    /// Writes to its input on another thread, which then keeps the input open until it is joined.
+    pub(crate) fn feed_in_background(&mut self, input: Vec<u8>) -> JoinHandle<ChildStdin> {
+        let mut stdin = self.stdin.take().unwrap();
+        thread::spawn(move || {
+            // The process may be killed meanwhile.
+            let _ = stdin.write_all(&input);
+            stdin
+        })
+    }
+
+    /// Waits for an acknowledgement: how many records the log holds; `None` at the end.
+    pub(crate) fn acknowledged(&mut self) -> Option<u64> {
+        let line = self.acks.next()?.unwrap();
+        Some(line.parse::<u64>().unwrap() + 1)
+    }
+
+    /// Waits until so many records are stored.
+    pub(crate) fn wait_for(&mut self, records: u64) {
+        while self.acknowledged().expect("the appender ended early") < records {}
+    }
+
+    /// Sends SIGKILL, and returns how many records were acknowledged in the end, if any were after
+    /// the last look.
+    pub(crate) fn kill(mut self) -> Option<u64> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let mut last = None;
+        while let Some(records) = self.acknowledged() {
+            last = Some(records);
+        }
+        last
+    }
+
+    /// Ends the input, and returns how the process ended and what it said on stderr.
+    pub(crate) fn finish(mut self) -> (ExitStatus, String) {
+        drop(self.stdin.take());
+        while self.acknowledged().is_some() {}
+        self.ended()
+    }
+
+    /// Waits for an end that does not need the end of its input.
+    pub(crate) fn ended(mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().unwrap();
+        (status, self.stderr.join().unwrap())
+    }
+}

@@ -1,0 +1,464 @@
+//! What can go wrong, one enum an operation: what happened, where, and what to do.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::offset::{Epoch, Offset};
+
+/// A system call on one of the log's files failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}: {source}", path.display())]
+pub struct FileError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl FileError {
+    pub(crate) fn new(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self {
+            action,
+            path: path.to_owned(),
+            source: source.into(),
+        }
+    }
+
+    /// The file or directory that the call was about.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The system's own error.
+    #[must_use]
+    pub fn io(&self) -> &io::Error {
+        &self.source
+    }
+
+    /// No block, no quota, or no larger file to be had: more space makes it pass.
+    pub(crate) fn is_storage_full(&self) -> bool {
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+        )
+    }
+
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+
+    /// The directory or its filesystem does not let us write.
+    pub(crate) fn is_not_writable(&self) -> bool {
+        matches!(
+            self.source.kind(),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+        )
+    }
+}
+
+/// Bytes on disk that are not what the log wrote there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Corruption {
+    /// The damaged file.
+    pub path: PathBuf,
+    /// The byte in that file at which the damaged part begins.
+    pub position: u64,
+    /// The record that cannot be read, where that is known.
+    pub offset: Option<Offset>,
+    /// What is wrong with it.
+    pub damage: Damage,
+}
+
+impl Corruption {
+    pub(crate) fn new(path: &Path, position: usize, damage: Damage) -> Self {
+        Self {
+            path: path.to_owned(),
+            position: position as u64,
+            offset: None,
+            damage,
+        }
+    }
+
+    pub(crate) fn of_record(mut self, offset: Offset) -> Self {
+        self.offset = Some(offset);
+        self
+    }
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} is damaged at byte {}",
+            self.path.display(),
+            self.position
+        )?;
+        if let Some(offset) = self.offset {
+            write!(f, ", record {offset}")?;
+        }
+        write!(f, ": {}", self.damage)
+    }
+}
+
+impl std::error::Error for Corruption {}
+
+/// A way in which stored bytes can be wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// The bytes do not sum to the checksum stored with them.
+    #[error("the checksum is {computed:#010x} where {stored:#010x} was stored")]
+    Checksum {
+        /// The sum beside the data.
+        stored: u32,
+        /// The sum of the data as it is now.
+        computed: u32,
+    },
+    /// A frame's first word is one that is never written.
+    #[error("{word:#018x} is no frame's first word")]
+    Frame {
+        /// The word that stands there.
+        word: u64,
+    },
+    /// There are zeros where a frame was stored.
+    #[error("a stored frame is gone: there are only zeros")]
+    Missing,
+    /// There is no such file.
+    #[error("there is no such file")]
+    NoFile,
+    /// A frame says that it is longer than the space behind it.
+    #[error("a frame of {bytes} bytes does not fit the {left} bytes behind it")]
+    Overrun {
+        /// The length in the frame.
+        bytes: u64,
+        /// What is left of the segment.
+        left: u64,
+    },
+    /// A sound frame stands in the wrong place.
+    #[error("record {found} stands where record {expected} belongs")]
+    OutOfPlace {
+        /// The record that belongs here.
+        expected: Offset,
+        /// The record that is here.
+        found: Offset,
+    },
+    /// The file does not begin with the mark of its kind.
+    #[error("the file does not begin with {expected:?}")]
+    Magic {
+        /// What a file of this kind begins with.
+        expected: &'static str,
+    },
+    /// The file is of a format version that this build does not read.
+    #[error("the file has format version {found}, this build reads version {supported}")]
+    Version {
+        /// Its version.
+        found: u32,
+        /// The version that this build reads.
+        supported: u32,
+    },
+    /// The file is longer or shorter than it says.
+    #[error("the file has {found} bytes where its header says {expected}")]
+    Length {
+        /// The length in the header.
+        expected: u64,
+        /// The file's length.
+        found: u64,
+    },
+    /// The file belongs to another log.
+    #[error("the file belongs to log {found:032x}, this is log {expected:032x}")]
+    ForeignLog {
+        /// This log's id.
+        expected: u128,
+        /// The id in the file.
+        found: u128,
+    },
+    /// A sealed segment has no valid footer.
+    #[error("the footer of a sealed segment is gone")]
+    Footer,
+    /// The segment ends before, or behind, the record that its neighbours and footer name.
+    #[error("the segment ends before record {found} where it should end before record {expected}")]
+    End {
+        /// The record before which it should end.
+        expected: Offset,
+        /// The record before which it does end.
+        found: Offset,
+    },
+    /// Both slots of the `meta` file are unusable.
+    #[error("both copies of the log's metadata are unusable")]
+    Meta,
+    /// One slot of the `meta` file is unusable; the other one holds.
+    #[error("one of two copies of the log's metadata is unusable; the other one is used")]
+    MetaSlot,
+    /// An index file does not agree with its segment.
+    #[error("the index does not agree with its segment; it is derived and can be deleted")]
+    Index,
+}
+
+/// Opening a log failed. Nothing that was stored has been changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is nothing at the path, and a read-only open creates nothing.
+    #[error("{} does not exist; open it for writing to create a log there", path.display())]
+    NotFound {
+        /// The path that was asked for.
+        path: PathBuf,
+    },
+    /// The path is not a directory.
+    #[error("{} is not a directory; a log is a directory", path.display())]
+    NotADirectory {
+        /// The path that was asked for.
+        path: PathBuf,
+    },
+    /// The directory holds files that are not a log's.
+    #[error("{} is not a log: it holds {found:?} and no `meta`; name an empty or a new directory", path.display())]
+    NotALog {
+        /// The directory.
+        path: PathBuf,
+        /// A file in it that is not a log's.
+        found: String,
+    },
+    /// The files are of a format version that this build does not read.
+    #[error("{} has format version {found}, this build reads version {supported}; use the release that wrote it", path.display())]
+    Version {
+        /// The file that says so.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The version that this build reads.
+        supported: u32,
+    },
+    /// Another process, or another handle in this one, is writing to the log.
+    #[error("{} is being written by {}; close it there, or open it read-only", path.display(), holder(*pid))]
+    Locked {
+        /// The log's directory.
+        path: PathBuf,
+        /// The process that holds the lock, where it could be read.
+        pid: Option<u32>,
+    },
+    /// The directory cannot be written.
+    #[error("{source}; open it read-only, or make it writable")]
+    NotWritable {
+        /// The call that was refused.
+        source: FileError,
+    },
+    /// The disk has no room to create the first segment.
+    #[error("no space to open the log: {source}")]
+    StorageFull {
+        /// The call that found no space.
+        source: FileError,
+    },
+    /// A segment that must be there is not.
+    #[error("records {from} to {} are missing: there is no segment file for them in {}; put the file back, or open the log read-only to read the others", to.get() - 1, path.display())]
+    SegmentMissing {
+        /// The log's directory.
+        path: PathBuf,
+        /// The first record that is gone.
+        from: Offset,
+        /// The first record behind the hole.
+        to: Offset,
+    },
+    /// Stored bytes below the point that was reported durable are damaged.
+    #[error("{0}; open the log read-only to read what is sound")]
+    Corrupt(Corruption),
+    /// An option has a value that cannot work.
+    #[error("{option} is {value}; it must be {expected}")]
+    InvalidOption {
+        /// The option's name.
+        option: &'static str,
+        /// The value that was given.
+        value: u64,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// Any other failed system call.
+    #[error(transparent)]
+    Io(FileError),
+}
+
+impl From<FileError> for OpenError {
+    fn from(source: FileError) -> Self {
+        if source.is_storage_full() {
+            Self::StorageFull { source }
+        } else if source.is_not_writable() {
+            Self::NotWritable { source }
+        } else {
+            Self::Io(source)
+        }
+    }
+}
+
+impl From<Corruption> for OpenError {
+    fn from(corruption: Corruption) -> Self {
+        match corruption.damage {
+            Damage::Version { found, supported } => Self::Version {
+                path: corruption.path,
+                found,
+                supported,
+            },
+            _ => Self::Corrupt(corruption),
+        }
+    }
+}
+
+/// What can go wrong with one file of the log: the call, or the bytes.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SegmentError {
+    #[error(transparent)]
+    Io(#[from] FileError),
+    #[error(transparent)]
+    Corrupt(#[from] Corruption),
+}
+
+impl From<SegmentError> for OpenError {
+    fn from(error: SegmentError) -> Self {
+        match error {
+            SegmentError::Io(e) => e.into(),
+            SegmentError::Corrupt(e) => e.into(),
+        }
+    }
+}
+
+impl From<SegmentError> for ReadError {
+    fn from(error: SegmentError) -> Self {
+        match error {
+            SegmentError::Io(e) => e.into(),
+            SegmentError::Corrupt(e) => e.into(),
+        }
+    }
+}
+
+fn holder(pid: Option<u32>) -> String {
+    match pid {
+        Some(pid) => format!("process {pid}"),
+        None => "another process".to_owned(),
+    }
+}
+
+/// An append failed. The log holds what it held before.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The record or batch does not fit into one segment.
+    #[error(
+        "{bytes} bytes do not fit into one segment, which takes {max}; split them, or raise segment_bytes_max"
+    )]
+    TooLarge {
+        /// The size of the record or of the whole batch on disk, headers included.
+        bytes: u64,
+        /// The largest that fits.
+        max: u64,
+    },
+    /// The disk is full. Appending goes on by itself once there is space.
+    #[error("no space for another segment: {source}; free some, and append again")]
+    StorageFull {
+        /// The call that found no space.
+        source: Arc<FileError>,
+    },
+    /// The next segment could not be made ready, for another reason than space.
+    /// Appending can be tried again.
+    #[error("no next segment: {source}")]
+    Prepare {
+        /// The call that failed.
+        source: Arc<FileError>,
+    },
+    /// A write or sync failed earlier. Nothing is acknowledged any more; reads go on.
+    #[error("the log refuses writes since an earlier failure: {cause}; reopen it to recover")]
+    Poisoned {
+        /// The call that failed then.
+        cause: Arc<FileError>,
+    },
+    /// The log was opened read-only.
+    #[error("the log was opened read-only")]
+    ReadOnly,
+    /// The log was closed.
+    #[error("the log was closed")]
+    Closed,
+}
+
+/// Making records durable failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SyncError {
+    /// A write or sync failed, now or earlier. Nothing is acknowledged any more; reads go on.
+    #[error("the log refuses writes since a failure: {cause}; reopen it to recover")]
+    Poisoned {
+        /// The call that failed.
+        cause: Arc<FileError>,
+    },
+    /// The record has not been appended yet.
+    #[error("record {requested} is not there yet; the next record gets offset {next}")]
+    BeyondEnd {
+        /// The record that was asked for.
+        requested: Offset,
+        /// The offset of the next append.
+        next: Offset,
+    },
+    /// The log was opened read-only; its writer decides what is durable.
+    #[error("the log was opened read-only")]
+    ReadOnly,
+    /// The log was closed before the record was durable.
+    #[error("the log was closed")]
+    Closed,
+}
+
+/// Reading failed. The reader stays where it was.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// There is no such record yet.
+    #[error("record {requested} is not there yet; the next record gets offset {next}")]
+    BeyondEnd {
+        /// The record that was asked for.
+        requested: Offset,
+        /// The offset of the next append.
+        next: Offset,
+    },
+    /// Retention removed the record; `oldest` is the first one still here.
+    #[error("offset {requested} was pruned; the oldest record is {oldest}")]
+    Pruned {
+        /// The record that was asked for.
+        requested: Offset,
+        /// The first record still here.
+        oldest: Offset,
+    },
+    /// A crash undid records that the checkpoint had already passed; others may have
+    /// taken their offsets. `resume_at` is the first offset that means another record now.
+    #[error(
+        "checkpoint {requested} is from epoch {epoch}, of which a crash undid the records from {resume_at} on; read again from {resume_at}"
+    )]
+    Rewound {
+        /// The checkpoint's offset.
+        requested: Offset,
+        /// The checkpoint's epoch.
+        epoch: Epoch,
+        /// Where to read on without missing a record.
+        resume_at: Offset,
+    },
+    /// The stored bytes are damaged. Reading goes on behind them with
+    /// [`skip_damage`](crate::Replay::skip_damage).
+    #[error(transparent)]
+    Corrupt(#[from] Corruption),
+    /// A segment file is gone.
+    #[error("the segment that holds record {offset} is gone from {}", path.display())]
+    SegmentMissing {
+        /// The log's directory.
+        path: PathBuf,
+        /// The record that cannot be read.
+        offset: Offset,
+    },
+    /// The log was closed, and everything in it was read.
+    #[error("the log was closed")]
+    Closed,
+    /// A system call failed; reading can be tried again.
+    #[error(transparent)]
+    Io(Arc<FileError>),
+}
+
+impl From<FileError> for ReadError {
+    fn from(source: FileError) -> Self {
+        Self::Io(Arc::new(source))
+    }
+}

@@ -1,0 +1,328 @@
+//! Frames: what lies back to back in a segment. Records, and what the log says to itself.
+
+use std::ops::Range;
+
+use super::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, SECTOR_BYTES};
+use crate::error::Damage;
+use crate::offset::{Epoch, Offset};
+
+/// The checksum covers a frame from here to the end of its payload.
+const FRAME_SUMMED_FROM: usize = 12;
+
+/// A frame that begins a segment: base offset, epoch, durable watermark.
+pub(crate) const BEGIN_PAYLOAD_BYTES: usize = 24;
+/// A frame that says how far the last flush got.
+pub(crate) const MARK_PAYLOAD_BYTES: usize = 8;
+
+/// What a frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A record.
+    Record = 1,
+    /// The first frame of a segment.
+    Begin = 2,
+    /// The durable watermark, after a flush.
+    Mark = 3,
+    /// Nothing, up to the next sector; the commit word stands alone.
+    Pad = 4,
+}
+
+/// The top byte of every commit word, so that no valid one is zero.
+const WORD_TAG: u64 = 0xDC;
+/// Further frames of the same batch follow.
+const FLAG_CONTINUES: u64 = 1;
+
+/// The commit word that fills the rest of a sector.
+pub(crate) const PAD_WORD: u64 = WORD_TAG << 56 | (Kind::Pad as u64) << 40;
+
+#[inline]
+fn commit_word(kind: Kind, continues: bool, topic_bytes: u8, payload_bytes: u32) -> u64 {
+    let flags = if continues { FLAG_CONTINUES } else { 0 };
+    WORD_TAG << 56
+        | flags << 48
+        | (kind as u64) << 40
+        | u64::from(topic_bytes) << 32
+        | u64::from(payload_bytes)
+}
+
+/// A commit word taken apart.
+#[derive(Clone, Copy)]
+struct Word {
+    kind: Kind,
+    continues: bool,
+    topic_bytes: usize,
+    payload_bytes: usize,
+}
+
+impl Word {
+    /// `None` for a word that is never written.
+    fn parse(word: u64) -> Option<Self> {
+        let [.., topic_bytes, kind, flags, tag] = word.to_le_bytes();
+        let kind = match kind {
+            1 => Kind::Record,
+            2 => Kind::Begin,
+            3 => Kind::Mark,
+            4 if word == PAD_WORD => Kind::Pad,
+            _ => return None,
+        };
+        let tagged = u64::from(tag) == WORD_TAG && u64::from(flags) & !FLAG_CONTINUES == 0;
+        tagged.then_some(Self {
+            kind,
+            continues: flags != 0,
+            topic_bytes: usize::from(topic_bytes),
+            payload_bytes: usize::try_from(word & u64::from(u32::MAX)).ok()?,
+        })
+    }
+}
+
+/// The bytes that a frame takes in its segment.
+#[inline]
+pub(crate) const fn frame_bytes(topic_bytes: usize, payload_bytes: usize) -> usize {
+    (FRAME_HEADER_BYTES + topic_bytes + payload_bytes).next_multiple_of(FRAME_ALIGN_BYTES)
+}
+
+/// Where the frames behind a flushed one go: the next whole sector.
+pub(crate) const fn next_sector(position: usize) -> usize {
+    position.next_multiple_of(SECTOR_BYTES)
+}
+
+/// The sum of a frame, salted with its segment's nonce and with the commit word.
+///
+/// The salt goes in as the initial value: over the same bytes, two different salts always give
+/// two different sums, so a frame of another segment never passes.
+#[inline]
+fn checksum(nonce: u32, word: u64, summed: &[u8]) -> u32 {
+    let low = u32::try_from(word & u64::from(u32::MAX)).expect("masked");
+    let high = u32::try_from(word >> 32).expect("shifted");
+    let mut hasher = crc32fast::Hasher::new_with_initial(nonce ^ low ^ high);
+    hasher.update(summed);
+    hasher.finalize()
+}
+
+/// What a frame says, before it is written.
+pub(crate) struct NewFrame<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) continues: bool,
+    /// The record's offset less the segment's base; for other kinds, that of the next record.
+    pub(crate) relative: u32,
+    pub(crate) timestamp_micros: u64,
+    pub(crate) payload: &'a [u8],
+}
+
+impl NewFrame<'_> {
+    pub(crate) fn bytes(&self) -> usize {
+        frame_bytes(0, self.payload.len())
+    }
+
+    /// Writes all but the commit word to `into`, exactly [`bytes`](Self::bytes) long, and returns
+    /// that word: the caller stores it last.
+    #[inline]
+    pub(crate) fn encode(&self, nonce: u32, into: &mut [u8]) -> u64 {
+        let payload_bytes = u32::try_from(self.payload.len()).expect("checked against a segment");
+        let word = commit_word(self.kind, self.continues, 0, payload_bytes);
+        let summed_to = FRAME_HEADER_BYTES + self.payload.len();
+        into[FRAME_SUMMED_FROM..16].copy_from_slice(&self.relative.to_le_bytes());
+        into[16..24].copy_from_slice(&self.timestamp_micros.to_le_bytes());
+        into[FRAME_HEADER_BYTES..summed_to].copy_from_slice(self.payload);
+        let sum = checksum(nonce, word, &into[FRAME_SUMMED_FROM..summed_to]);
+        into[8..12].copy_from_slice(&sum.to_le_bytes());
+        word
+    }
+}
+
+/// A frame as it was read, its checksum verified.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    pub(crate) start: usize,
+    pub(crate) kind: Kind,
+    pub(crate) continues: bool,
+    pub(crate) relative: u32,
+    pub(crate) timestamp_micros: u64,
+    pub(crate) payload: Range<usize>,
+    /// Where the next frame stands.
+    pub(crate) end: usize,
+}
+
+/// Why there is no frame at a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoFrame {
+    /// Zeros: nothing was written here yet.
+    Unwritten,
+    /// Something else than a whole frame.
+    Invalid(Damage),
+}
+
+impl NoFrame {
+    /// What this means where a frame is known to have been stored.
+    pub(crate) fn into_damage(self) -> Damage {
+        match self {
+            Self::Unwritten => Damage::Missing,
+            Self::Invalid(damage) => damage,
+        }
+    }
+}
+
+/// How many bytes the frame that `word` begins takes, from the word alone; `None` if it is no
+/// frame's. For a reader that must copy a frame before it may look at it.
+pub(crate) fn frame_bytes_of_word(word: u64) -> Option<usize> {
+    let word = Word::parse(word)?;
+    Some(match word.kind {
+        Kind::Pad => FRAME_ALIGN_BYTES,
+        _ => frame_bytes(word.topic_bytes, word.payload_bytes),
+    })
+}
+
+/// Reads and verifies the frame at `position` of a segment's bytes.
+#[inline]
+pub(crate) fn decode_frame(bytes: &[u8], position: usize, nonce: u32) -> Result<Frame, NoFrame> {
+    let Some(rest) = bytes.get(position..) else {
+        return Err(NoFrame::Unwritten);
+    };
+    let Some((&first, _)) = rest.split_first_chunk::<8>() else {
+        return Err(NoFrame::Unwritten);
+    };
+    let raw = u64::from_le_bytes(first);
+    if raw == 0 {
+        return Err(NoFrame::Unwritten);
+    }
+    let Some(word) = Word::parse(raw) else {
+        return Err(NoFrame::Invalid(Damage::Frame { word: raw }));
+    };
+    if word.kind == Kind::Pad {
+        return Ok(Frame {
+            start: position,
+            kind: Kind::Pad,
+            continues: false,
+            relative: 0,
+            timestamp_micros: 0,
+            payload: position..position,
+            end: next_sector(position + FRAME_ALIGN_BYTES),
+        });
+    }
+    let len = frame_bytes(word.topic_bytes, word.payload_bytes);
+    let Some(frame) = rest.get(..len) else {
+        let (bytes, left) = (len as u64, rest.len() as u64);
+        return Err(NoFrame::Invalid(Damage::Overrun { bytes, left }));
+    };
+    let payload_from = FRAME_HEADER_BYTES + word.topic_bytes;
+    let summed_to = payload_from + word.payload_bytes;
+    let stored = le!(u32, frame, 8);
+    let computed = checksum(nonce, raw, &frame[FRAME_SUMMED_FROM..summed_to]);
+    if stored != computed {
+        return Err(NoFrame::Invalid(Damage::Checksum { stored, computed }));
+    }
+    Ok(Frame {
+        start: position,
+        kind: word.kind,
+        continues: word.continues,
+        relative: le!(u32, frame, FRAME_SUMMED_FROM),
+        timestamp_micros: le!(u64, frame, 16),
+        payload: position + payload_from..position + summed_to,
+        end: position + len,
+    })
+}
+
+/// What a [`Kind::Begin`] frame holds.
+pub(crate) struct Begin {
+    pub(crate) base: Offset,
+    pub(crate) epoch: Epoch,
+    /// All records before this one were durable when the segment began.
+    pub(crate) durable: Offset,
+}
+
+impl Begin {
+    pub(crate) fn encode(&self) -> [u8; BEGIN_PAYLOAD_BYTES] {
+        let mut payload = [0; BEGIN_PAYLOAD_BYTES];
+        payload[..8].copy_from_slice(&self.base.get().to_le_bytes());
+        payload[8..16].copy_from_slice(&self.epoch.get().to_le_bytes());
+        payload[16..].copy_from_slice(&self.durable.get().to_le_bytes());
+        payload
+    }
+}
+
+/// The base that a [`Kind::Begin`] frame gives its segment.
+pub(crate) fn base_of(frame: &Frame, bytes: &[u8]) -> Option<Offset> {
+    let payload = &bytes[frame.payload.clone()];
+    let begins = frame.kind == Kind::Begin && payload.len() == BEGIN_PAYLOAD_BYTES;
+    begins.then(|| Offset::new(le!(u64, payload, 0)))
+}
+
+/// The durable watermark that a frame carries: all records before it were safe from power loss
+/// when the frame was written.
+pub(crate) fn durable_of(frame: &Frame, bytes: &[u8]) -> Option<Offset> {
+    let payload = &bytes[frame.payload.clone()];
+    match frame.kind {
+        Kind::Begin if payload.len() == BEGIN_PAYLOAD_BYTES => {
+            Some(Offset::new(le!(u64, payload, 16)))
+        }
+        Kind::Mark if payload.len() == MARK_PAYLOAD_BYTES => {
+            Some(Offset::new(le!(u64, payload, 0)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(payload: &[u8], nonce: u32) -> Vec<u8> {
+        let new = NewFrame {
+            kind: Kind::Record,
+            continues: false,
+            relative: 7,
+            timestamp_micros: 99,
+            payload,
+        };
+        let mut bytes = vec![0; new.bytes()];
+        let word = new.encode(nonce, &mut bytes);
+        bytes[..8].copy_from_slice(&word.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_frame_comes_back_as_it_went_in() {
+        let bytes = frame(b"hello", 1);
+
+        let read = decode_frame(&bytes, 0, 1).unwrap();
+
+        assert_eq!((read.kind, read.continues), (Kind::Record, false));
+        assert_eq!((read.relative, read.timestamp_micros), (7, 99));
+        assert_eq!(&bytes[read.payload], b"hello");
+        assert_eq!(read.end, 32);
+    }
+
+    #[test]
+    fn every_flipped_bit_that_a_frame_uses_is_noticed() {
+        let bytes = frame(b"a payload", 0x1234_5678);
+        for bit in 0..(FRAME_HEADER_BYTES + 9) * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode_frame(&flipped, 0, 0x1234_5678).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_frame_of_another_segment_never_passes() {
+        let bytes = frame(b"hello", 1);
+        for shift in 0..32 {
+            assert!(decode_frame(&bytes, 0, 1 ^ 1 << shift).is_err());
+        }
+    }
+
+    #[test]
+    fn a_frame_that_claims_more_than_there_is_is_refused() {
+        let bytes = frame(&[1; 100], 1);
+        assert!(matches!(
+            decode_frame(&bytes[..64], 0, 1),
+            Err(NoFrame::Invalid(Damage::Overrun {
+                bytes: 128,
+                left: 64
+            }))
+        ));
+        assert_eq!(
+            decode_frame(&bytes[..4], 0, 1).unwrap_err(),
+            NoFrame::Unwritten
+        );
+    }
+}

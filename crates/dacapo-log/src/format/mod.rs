@@ -1,0 +1,65 @@
+//! Every on-disk constant and encoding; mirrors docs/format.md, byte for byte.
+//!
+//! Pure functions over byte slices. Integers are little-endian. Bytes that come from a disk are
+//! never trusted here: decoding answers with an error, and indexes only where it has checked.
+
+/// Reads a little-endian integer at a fixed place; the slice must be long enough.
+macro_rules! le {
+    ($int:ty, $bytes:expr, $at:expr) => {
+        <$int>::from_le_bytes(
+            $bytes[$at..$at + size_of::<$int>()]
+                .try_into()
+                .expect("a fixed width"),
+        )
+    };
+}
+
+mod frame;
+mod index;
+mod meta;
+mod segment;
+
+use crate::error::Damage;
+
+pub(crate) use frame::{
+    BEGIN_PAYLOAD_BYTES, Begin, Frame, Kind, MARK_PAYLOAD_BYTES, NewFrame, NoFrame, PAD_WORD,
+    base_of, decode_frame, durable_of, frame_bytes, frame_bytes_of_word, next_sector,
+};
+pub(crate) use index::{IndexPoint, decode_index, encode_index, index_nonce};
+pub(crate) use meta::{CleanEnd, EpochStart, META_EPOCHS_MAX, META_SLOT_BYTES, META_SLOTS, Meta};
+pub(crate) use segment::{FOOTER_BYTES, FOOTER_WORD, Footer, SEGMENT_HEADER_BYTES, SegmentHeader};
+
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// What the kernel maps and writes back as one.
+pub(crate) const PAGE_BYTES: usize = 4096;
+/// What a disk writes as one: a flushed sector is never stored to again.
+pub(crate) const SECTOR_BYTES: usize = 512;
+
+pub(crate) const SEGMENT_BYTES_MIN: u64 = 16 << 10;
+pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
+/// The header has a page of its own, so that no store of a record can tear it.
+pub(crate) const FRAMES_START: usize = PAGE_BYTES;
+/// So does the footer, the last page of the file.
+pub(crate) const FOOTER_PAGE_BYTES: usize = PAGE_BYTES;
+
+pub(crate) const FRAME_ALIGN_BYTES: usize = 8;
+pub(crate) const FRAME_HEADER_BYTES: usize = 24;
+const _: () = assert!(FRAME_HEADER_BYTES.is_multiple_of(FRAME_ALIGN_BYTES));
+const _: () = assert!(SECTOR_BYTES.is_multiple_of(FRAME_ALIGN_BYTES));
+const _: () = assert!(PAGE_BYTES.is_multiple_of(SECTOR_BYTES));
+const _: () = assert!(
+    SEGMENT_BYTES_MAX <= u32::MAX as u64,
+    "a position fits 32 bits"
+);
+
+/// Looked at before the checksum: another version may lay out everything behind its number otherwise.
+fn check_version(found: u32) -> Result<(), Damage> {
+    let supported = FORMAT_VERSION;
+    if found == supported {
+        Ok(())
+    } else {
+        Err(Damage::Version { found, supported })
+    }
+}

@@ -1,0 +1,75 @@
+//! The offset index of one segment: a point every few KiB, from which a reader walks.
+//!
+//! Derived from the segment: a missing or wrong index file is rebuilt, never trusted.
+
+use std::path::{Path, PathBuf};
+
+use crate::disk::Disk;
+use crate::error::FileError;
+use crate::format::{self, IndexPoint};
+use crate::offset::Offset;
+
+/// The index file that belongs to the segment file of this base.
+pub(crate) fn path(dir: &Path, base: Offset) -> PathBuf {
+    dir.join(format!("{base:020}.idx"))
+}
+
+/// Writes the index of a sealed segment; whole, or not there under its name.
+pub(crate) fn store(
+    disk: &Disk,
+    dir: &Path,
+    base: Offset,
+    nonce: u32,
+    points: &[IndexPoint],
+) -> Result<(), FileError> {
+    let mut file = disk.create(&dir.join("index.tmp"))?;
+    file.write_at(&format::encode_index(nonce, points), 0)?;
+    file.sync_data()?;
+    file.rename(&path(dir, base))
+}
+
+/// The points on file, if there is a whole index of this very segment. They may still lie.
+pub(crate) fn load(disk: &Disk, dir: &Path, base: Offset, nonce: u32) -> Option<Vec<IndexPoint>> {
+    format::decode_index(&disk.read(&path(dir, base)).ok()?, nonce)
+}
+
+/// Whether there is an index of this very segment, and it is damaged or lies. One of an earlier
+/// segment of the same base is no damage: it is not used.
+pub(crate) fn is_damaged(
+    disk: &Disk,
+    dir: &Path,
+    base: Offset,
+    nonce: u32,
+    is_true: impl Fn(IndexPoint) -> bool,
+) -> bool {
+    match disk.read(&path(dir, base)) {
+        Ok(bytes) if format::index_nonce(&bytes) == Some(nonce) => {
+            let points = format::decode_index(&bytes, nonce);
+            !points.is_some_and(|points| points.into_iter().all(is_true))
+        }
+        _ => false,
+    }
+}
+
+/// The last point at or before `relative`.
+pub(crate) fn point_before(points: &[IndexPoint], relative: u32) -> Option<IndexPoint> {
+    let behind = points.partition_point(|point| point.relative <= relative);
+    points.get(behind.checked_sub(1)?).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_point_before_a_record_is_found() {
+        let points = [(0, 4096), (10, 8192), (20, 12288)]
+            .map(|(relative, position)| IndexPoint { relative, position });
+        let found = |relative| point_before(&points, relative).map(|point| point.relative);
+        assert_eq!(found(0), Some(0));
+        assert_eq!(found(9), Some(0));
+        assert_eq!(found(10), Some(10));
+        assert_eq!(found(1000), Some(20));
+        assert_eq!(point_before(&[], 3), None);
+    }
+}

@@ -1,0 +1,73 @@
+//! A persistent replay log: append to memory-mapped segments, replay from the first record after
+//! a restart, a crash or a deploy, and then follow live.
+//!
+//! ```
+//! use dacapo_log::{Log, Start};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path();
+//! let log = Log::open(dir)?;
+//! log.append(b"once upon a time")?;
+//! drop(log); // or kill the process
+//!
+//! let log = Log::open(dir)?;
+//! let mut tailer = log.tail(Start::Oldest);
+//! assert_eq!(tailer.next_blocking()?.payload(), b"once upon a time");
+//!
+//! log.append(b"and then")?; // from any thread; tailers wake up
+//! assert_eq!(tailer.next_blocking()?.payload(), b"and then");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`Log::append`] returns when a record is visible and safe from a killed process;
+//!   [`Log::durable`] and [`Log::sync`] when it is safe from power loss.
+//! - [`Log::replay`] reads to the end as of now, [`Log::tail`] goes on from there.
+//! - [`Options::open_read_only`] reads a log that another process is writing.
+//! - Everything works on any async runtime and on none.
+//!
+//! What a crash can and cannot take is in `docs/durability.md`, every byte on disk in
+//! `docs/format.md`, and a map of this crate in `docs/architecture.md`.
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("dacapo-log maps and allocates files in ways that it knows of 64-bit Linux only");
+
+mod clock;
+mod disk;
+mod error;
+mod flusher;
+mod follower;
+mod format;
+mod index;
+mod lock;
+mod log;
+mod map;
+mod meta;
+mod offset;
+mod options;
+mod prepare;
+mod reader;
+mod record;
+mod recovery;
+mod replay;
+mod scan;
+mod segment;
+mod segment_writer;
+mod segments;
+mod status;
+mod sync;
+mod tailer;
+mod verify;
+mod watermark;
+mod writer;
+
+pub use error::{AppendError, Corruption, Damage, FileError, OpenError, ReadError, SyncError};
+pub use log::Log;
+pub use offset::{Checkpoint, Epoch, Offset, Start};
+pub use options::{Flush, Options, WritePath};
+pub use record::{Record, RecordRef};
+pub use replay::Replay;
+pub use status::{EpochStatus, Status};
+pub use tailer::Tailer;
+pub use verify::{Progress, Verification, verify};

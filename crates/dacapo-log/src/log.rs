@@ -1,0 +1,556 @@
+//! The handle that people hold: opening a log, and the doors to everything else.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::disk::Disk;
+use crate::error::{AppendError, Corruption, FileError, OpenError, ReadError, SyncError};
+use crate::follower::{self, Follower};
+use crate::format::{self, EpochStart};
+use crate::lock::Lock;
+use crate::meta;
+use crate::offset::{Epoch, Offset, Start};
+use crate::options::{Options, WritePath};
+use crate::prepare::{Blueprint, Preparer};
+use crate::reader::Reader;
+use crate::record::Record;
+use crate::recovery::{self, Recovered, Unfinished};
+use crate::replay::Replay;
+use crate::segment::Segment;
+use crate::segment_writer::SegmentWriter;
+use crate::segments::Segments;
+use crate::status::Status;
+use crate::tailer::Tailer;
+use crate::watermark::Watermark;
+use crate::writer::{Custody, ResumedSegment, Resumption, Writer};
+
+/// An open log.
+///
+/// A cheap handle: clone it and share it between threads and tasks. When the last handle is
+/// dropped, the log is flushed and closed; [`close`](Self::close) does the same and tells whether
+/// it worked.
+///
+/// ```
+/// use dacapo_log::{Log, Start};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path())?;
+/// let offset = log.append(b"first")?;
+/// log.sync()?; // now it survives a power cut
+///
+/// for record in log.replay(Start::Oldest) {
+///     assert_eq!(record?.payload(), b"first");
+/// }
+/// assert_eq!(log.get(offset)?.payload(), b"first");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Log {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    /// `None` in a log that was opened read-only.
+    writer: Option<Arc<Writer>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        match &self.writer {
+            // Who wants to know how it went calls `close`.
+            Some(writer) => drop(writer.close()),
+            None => self.shared.close(),
+        }
+    }
+}
+
+/// What readers and the writer of one open log share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) disk: Disk,
+    pub(crate) dir: PathBuf,
+    pub(crate) log_id: u128,
+    pub(crate) segments: Segments,
+    /// Records before this are visible to readers.
+    pub(crate) visible: Watermark,
+    /// Records before this are safe from power loss.
+    pub(crate) durable: Watermark,
+    first: Offset,
+    epochs: Mutex<Vec<EpochStart>>,
+    /// Follows another process's writer, in a log that was opened read-only.
+    pub(crate) follower: Option<Follower>,
+    /// Damage that was met while opening.
+    pub(crate) noticed: Mutex<Vec<Corruption>>,
+    closed: AtomicBool,
+}
+
+/// How a [`Shared`] begins.
+pub(crate) struct Opened {
+    pub(crate) segments: Segments,
+    pub(crate) log_id: u128,
+    pub(crate) first: Offset,
+    pub(crate) next: Offset,
+    pub(crate) durable: Offset,
+    pub(crate) epochs: Vec<EpochStart>,
+    pub(crate) follower: Option<Follower>,
+    pub(crate) noticed: Vec<Corruption>,
+}
+
+impl Shared {
+    pub(crate) fn new(disk: Disk, dir: PathBuf, opened: Opened) -> Self {
+        Self {
+            disk,
+            dir,
+            log_id: opened.log_id,
+            segments: opened.segments,
+            visible: Watermark::new(opened.next),
+            durable: Watermark::new(opened.durable),
+            first: opened.first,
+            epochs: Mutex::new(opened.epochs),
+            follower: opened.follower,
+            noticed: Mutex::new(opened.noticed),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// The oldest retained record.
+    pub(crate) fn oldest(&self) -> Offset {
+        self.first
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epochs().last().map_or(Epoch::FIRST, |last| last.epoch)
+    }
+
+    /// Oldest first.
+    pub(crate) fn epochs(&self) -> MutexGuard<'_, Vec<EpochStart>> {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Acquire)
+    }
+
+    /// Tells readers that nothing more will come.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Release);
+        self.visible.wake();
+        self.durable.wake();
+    }
+
+    /// In a read-only log: looks how far the writing process has come.
+    pub(crate) fn refresh(&self) -> Result<(), ReadError> {
+        match &self.follower {
+            Some(follower) => follower.advance(self),
+            None => Ok(()),
+        }
+    }
+
+    /// In a read-only log whose last segment cannot be read: waits for what comes behind it.
+    pub(crate) fn give_up_last_segment(&self) {
+        if let Some(follower) = &self.follower {
+            follower.give_up();
+        }
+    }
+
+    /// In a read-only log: looks again and again, for as long as somebody waits.
+    pub(crate) fn watch(self: &Arc<Self>) {
+        if let Some(follower) = &self.follower {
+            follower.watch(self);
+        }
+    }
+
+    pub(crate) fn noticed(&self) -> MutexGuard<'_, Vec<Corruption>> {
+        self.noticed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The offset at which a reader begins.
+    pub(crate) fn resolve(&self, start: Start) -> Result<Offset, ReadError> {
+        let (oldest, next) = (self.oldest(), self.visible.get());
+        let requested = match start {
+            Start::Oldest => return Ok(oldest),
+            Start::Latest => return Ok(next),
+            Start::At(offset) => offset,
+            Start::Resume(checkpoint) => match meta::rewound_to(&self.epochs(), checkpoint, oldest)
+            {
+                Some(resume_at) => {
+                    let (requested, epoch) = (checkpoint.offset, checkpoint.epoch);
+                    return Err(ReadError::Rewound {
+                        requested,
+                        epoch,
+                        resume_at,
+                    });
+                }
+                None => checkpoint.offset,
+            },
+        };
+        if requested < oldest {
+            return Err(ReadError::Pruned { requested, oldest });
+        }
+        if requested > next {
+            return Err(ReadError::BeyondEnd { requested, next });
+        }
+        Ok(requested)
+    }
+}
+
+impl Log {
+    /// Opens the log in `dir` with the default [`Options`], and creates it if it is not there.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. A failed open changes nothing that was stored.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::options().open(dir)
+    }
+
+    /// Options to open a log with.
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    pub(crate) fn open_writer(dir: &Path, options: &Options) -> Result<Self, OpenError> {
+        Self::open_writer_on(&Disk::default(), dir, options)
+    }
+
+    pub(crate) fn open_writer_on(
+        disk: &Disk,
+        dir: &Path,
+        options: &Options,
+    ) -> Result<Self, OpenError> {
+        recovery::check_directory(disk, dir)?;
+        disk.create_dir(dir)?;
+        let through_mapping = match options.write_path {
+            WritePath::Auto => disk.overwrites_in_place(dir)?,
+            WritePath::Mapped => true,
+            WritePath::File => false,
+        };
+        let lock = Lock::take(disk, dir)?;
+        let Recovered {
+            meta,
+            sealed,
+            unfinished,
+            next,
+            last_timestamp_micros,
+        } = recovery::recover(disk, dir)?;
+        let log_id = meta.get().log_id;
+        let segments = Segments::new(disk.clone(), dir.to_owned(), log_id);
+        for (file_bytes, footer) in sealed {
+            segments.add_sealed(file_bytes, footer);
+        }
+        let segment = match unfinished {
+            Some(unfinished) => Some(resume(disk, &segments, unfinished, through_mapping)?),
+            None => None,
+        };
+        let opened = Opened {
+            segments,
+            log_id,
+            first: meta.get().first,
+            next,
+            durable: next,
+            epochs: meta.get().epochs.clone(),
+            follower: None,
+            noticed: Vec::new(),
+        };
+        let shared = Arc::new(Shared::new(disk.clone(), dir.to_owned(), opened));
+        let preparer = Preparer::start(Blueprint {
+            disk: disk.clone(),
+            dir: dir.to_owned(),
+            log_id,
+            epoch: shared.epoch(),
+            through_mapping,
+        })?;
+        let custody = Custody { meta, lock };
+        let resumption = Resumption {
+            segment,
+            next,
+            last_timestamp_micros,
+            custody,
+        };
+        let writer = Writer::new(Arc::clone(&shared), options.clone(), preparer, resumption)?;
+        let writer = Arc::new(writer);
+        let log = Self {
+            inner: Arc::new(Inner {
+                shared,
+                writer: Some(Arc::clone(&writer)),
+            }),
+        };
+        Writer::start_flushing(writer)?;
+        Ok(log)
+    }
+
+    pub(crate) fn open_reader(dir: &Path) -> Result<Self, OpenError> {
+        let disk = Disk::default();
+        if disk.is_dir(dir)?.is_none() {
+            return Err(OpenError::NotFound {
+                path: dir.to_owned(),
+            });
+        }
+        recovery::check_directory(&disk, dir)?;
+        let shared = Arc::new(follower::open(&disk, dir)?);
+        // Damage in the last segment is met by whoever reads it.
+        let _ = shared.refresh();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                shared,
+                writer: None,
+            }),
+        })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
+    }
+
+    /// Appends one record of any bytes, none included, and returns its offset.
+    ///
+    /// Tailers can see it when this returns. It survives a killed process from then on; it
+    /// survives power loss once [`durable`](Self::durable) or [`sync`](Self::sync) has returned
+    /// for it. Does not wait for the disk, except for the next segment at a roll when that is not
+    /// ready yet.
+    ///
+    /// # Errors
+    /// [`AppendError::TooLarge`] and [`AppendError::StorageFull`] leave the log unchanged and
+    /// usable. After [`AppendError::Poisoned`] the log refuses further writes; reopen it.
+    #[inline]
+    pub fn append(&self, payload: &[u8]) -> Result<Offset, AppendError> {
+        Ok(self.writer()?.append(std::iter::once(payload))?.start)
+    }
+
+    /// Appends a batch of records and returns their offsets: all of them or, on an error or after
+    /// a crash, none.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); the whole batch must fit into one segment.
+    pub fn append_batch<I>(&self, payloads: I) -> Result<Range<Offset>, AppendError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<[u8]>,
+    {
+        // Collected first, so that no code of the caller's runs while the log is locked.
+        let items: Vec<I::Item> = payloads.into_iter().collect();
+        let payloads: Vec<&[u8]> = items.iter().map(AsRef::as_ref).collect();
+        self.writer()?.append(payloads.iter().copied())
+    }
+
+    /// The largest payload that one record can have: what fits into one segment. 0 in a log that
+    /// was opened read-only.
+    #[must_use]
+    pub fn payload_bytes_max(&self) -> usize {
+        let batch = self
+            .inner
+            .writer
+            .as_ref()
+            .map_or(0, |writer| writer.batch_bytes_max());
+        batch.saturating_sub(format::FRAME_HEADER_BYTES)
+    }
+
+    fn writer(&self) -> Result<&Writer, AppendError> {
+        self.inner.writer.as_deref().ok_or(AppendError::ReadOnly)
+    }
+
+    /// Waits until the record at `offset` is safe from power loss. Cancel-safe; on any runtime.
+    ///
+    /// All who wait at the same time share one `fdatasync`.
+    ///
+    /// # Errors
+    /// [`SyncError::Poisoned`] if a write or sync has failed: the record may be lost.
+    pub async fn durable(&self, offset: Offset) -> Result<(), SyncError> {
+        let (shared, writer) = (&self.inner.shared, self.sync_writer()?);
+        let next = shared.visible.get();
+        if offset >= next {
+            return Err(SyncError::BeyondEnd {
+                requested: offset,
+                next,
+            });
+        }
+        if shared.durable.get() > offset {
+            return Ok(());
+        }
+        loop {
+            let moved = shared.durable.moved();
+            // Before the look at the watermark: a flush that came before the failure counts.
+            let refusal = writer.refusal();
+            // Look after having begun to listen: a flush may just have ended.
+            if shared.durable.get() > offset {
+                return Ok(());
+            }
+            if let Some(refusal) = refusal {
+                return Err(refusal);
+            }
+            writer.flusher().request();
+            moved.await;
+        }
+    }
+
+    /// Makes everything appended so far safe from power loss, blocking the thread, and returns
+    /// the offset before which all is.
+    ///
+    /// # Errors
+    /// [`SyncError::Poisoned`] if a write or sync has failed: records that were not yet durable
+    /// may be lost.
+    pub fn sync(&self) -> Result<Offset, SyncError> {
+        self.sync_writer()?.flush()
+    }
+
+    fn sync_writer(&self) -> Result<&Arc<Writer>, SyncError> {
+        self.inner.writer.as_ref().ok_or(SyncError::ReadOnly)
+    }
+
+    /// Flushes and closes the log: also for all other handles. Appending is over; tailers read
+    /// what is left and then end. Closing again does nothing.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync). The log is closed all the same.
+    pub fn close(&self) -> Result<(), SyncError> {
+        match &self.inner.writer {
+            Some(writer) => writer.close(),
+            None => {
+                self.inner.shared.close();
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads from `start` to the end of the log as it is now.
+    ///
+    /// A start that cannot be is the first item, as an error.
+    pub fn replay(&self, start: Start) -> Replay {
+        Replay::new(Arc::clone(&self.inner.shared), start)
+    }
+
+    /// Reads from `start`, and then follows the log live.
+    ///
+    /// A start that cannot be is what reading returns, as an error.
+    pub fn tail(&self, start: Start) -> Tailer {
+        Tailer::new(Arc::clone(&self.inner.shared), start)
+    }
+
+    /// Reads one record.
+    ///
+    /// # Errors
+    /// [`ReadError::BeyondEnd`] or [`ReadError::Pruned`] where there is no such record.
+    pub fn get(&self, offset: Offset) -> Result<Record, ReadError> {
+        let shared = &self.inner.shared;
+        if offset >= shared.visible.get() {
+            shared.refresh()?;
+        }
+        let next = shared.visible.get();
+        if offset >= next {
+            return Err(ReadError::BeyondEnd {
+                requested: offset,
+                next,
+            });
+        }
+        let mut reader = Reader::new(Arc::clone(shared), shared.resolve(Start::At(offset))?);
+        reader.advance(next)?;
+        Ok(reader.record())
+    }
+
+    /// The offset of the oldest record that the log holds, or will.
+    #[must_use]
+    pub fn oldest(&self) -> Offset {
+        self.inner.shared.oldest()
+    }
+
+    /// The offset that the next appended record gets. In a read-only log: as of the last look at
+    /// the writing process's files, which reading takes.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.inner.shared.visible.get()
+    }
+
+    /// The offset before which all records are safe from power loss.
+    #[must_use]
+    pub fn durable_offset(&self) -> Offset {
+        self.inner.shared.durable.get()
+    }
+
+    /// The log's epoch; see [`Checkpoint`](crate::Checkpoint).
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.inner.shared.epoch()
+    }
+
+    /// The log's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.shared.dir
+    }
+
+    /// What the log holds, and how it was last opened.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`] where `meta` or the directory cannot be read.
+    pub fn status(&self) -> Result<Status, ReadError> {
+        let writes = self
+            .inner
+            .writer
+            .as_ref()
+            .map(|writer| match writer.through_mapping() {
+                true => WritePath::Mapped,
+                false => WritePath::File,
+            });
+        Status::of(&self.inner.shared, writes)
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("dir", &self.inner.shared.dir)
+            .field("oldest", &self.oldest())
+            .field("next", &self.next_offset())
+            .field("durable", &self.durable_offset())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Goes on in the segment that a closed log left unsealed.
+fn resume(
+    disk: &Disk,
+    segments: &Segments,
+    unfinished: Unfinished,
+    through_mapping: bool,
+) -> Result<ResumedSegment, FileError> {
+    let Unfinished {
+        segment: found,
+        scan,
+    } = unfinished;
+    let file = disk.open_writable(found.file.path())?;
+    let file_bytes = found.header.file_bytes;
+    // A copy of the directory may have left holes, and a store into a hole can be a SIGBUS.
+    if !file.allocate(file_bytes)? {
+        file.write_zeroes(format::next_sector(scan.end_position) as u64, file_bytes)?;
+    }
+    let capacity = usize::try_from(file_bytes).expect("at most 1 GiB");
+    let frontier = match through_mapping {
+        true => file.map_writable(capacity, scan.end_position)?,
+        false => file.map_growing(capacity, scan.end_position)?,
+    };
+    let (path, nonce, map) = (
+        found.file.path().to_owned(),
+        found.header.nonce,
+        Arc::clone(frontier.map()),
+    );
+    let segment = Arc::new(Segment::growing(path, found.base, nonce, map, scan.index));
+    segments.add_growing(file_bytes, &segment);
+    let writer = SegmentWriter::new(
+        segment,
+        Arc::new(file),
+        file_bytes,
+        frontier,
+        scan.end_position,
+        through_mapping,
+    );
+    Ok(ResumedSegment {
+        writer,
+        first_timestamp_micros: scan.first_timestamp_micros,
+    })
+}

@@ -1,0 +1,276 @@
+//! A mapped segment file and its published length. The only `unsafe` in this crate.
+//!
+//! Bytes before the published length never change again, so they are handed out as plain slices.
+//! Bytes behind it belong to the one [`Frontier`] of the mapping, which writes and publishes them.
+//!
+//! What no program can rule out, and what docs/durability.md says: somebody else who writes into,
+//! or shortens, the log's files.
+#![expect(
+    unsafe_code,
+    reason = "memory maps; each block rests on this module's private fields"
+)]
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+
+/// A mapping of a whole segment file.
+pub(crate) struct Map {
+    start: NonNull<u8>,
+    capacity: usize,
+    published: AtomicUsize,
+    _backing: Backing,
+}
+
+/// What keeps the bytes at `Map::start` valid.
+enum Backing {
+    File {
+        _mapping: memmap2::MmapRaw,
+    },
+    /// Miri cannot map files; the proof of this module runs on the heap.
+    #[cfg(test)]
+    Heap {
+        words: *mut [u64],
+    },
+}
+
+impl fmt::Debug for Map {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map")
+            .field("capacity", &self.capacity)
+            .field("published", &self.published)
+            .finish_non_exhaustive()
+    }
+}
+
+// SAFETY: `start` points to memory that `_backing` owns and that is reachable from any thread.
+// Shared access is limited to the immutable bytes before `published` and to atomic loads.
+unsafe impl Send for Map {}
+// SAFETY: as above; all methods of `Map` that take `&self` read only.
+unsafe impl Sync for Map {}
+
+#[cfg(test)]
+impl Drop for Backing {
+    fn drop(&mut self) {
+        if let Self::Heap { words } = self {
+            // SAFETY: `words` came from `Box::into_raw` and is freed once, here.
+            drop(unsafe { Box::from_raw(*words) });
+        }
+    }
+}
+
+impl Map {
+    /// Maps `capacity` bytes of a file that nobody changes any more, all of them published.
+    pub(crate) fn sealed(file: &std::fs::File, capacity: usize) -> io::Result<Self> {
+        let mapping = memmap2::MmapOptions::new()
+            .len(capacity)
+            .map_raw_read_only(file)?;
+        Ok(Self::new(mapping, capacity, capacity))
+    }
+
+    fn new(mapping: memmap2::MmapRaw, capacity: usize, published: usize) -> Self {
+        assert!(published <= capacity && capacity <= mapping.len());
+        let start = NonNull::new(mapping.as_mut_ptr()).expect("a mapping is never at null");
+        Self {
+            start,
+            capacity,
+            published: AtomicUsize::new(published),
+            _backing: Backing::File { _mapping: mapping },
+        }
+    }
+
+    /// The bytes that readers may see.
+    #[inline]
+    pub(crate) fn published(&self) -> &[u8] {
+        let len = self.published.load(Acquire);
+        assert!(len <= self.capacity);
+        // SAFETY: `start` is valid for `capacity` bytes while `self` lives, and the assertion keeps
+        // us inside them. Only `Frontier::publish` changes the length, and only upwards, and the
+        // frontier never gives out or writes bytes below it, so this slice never changes.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), len) }
+    }
+
+    /// The 8-byte word at `position`, published or not, or `None` outside the mapping.
+    ///
+    /// Everything that was stored before the word was committed is visible once it is seen.
+    pub(crate) fn load_word(&self, position: usize) -> Option<u64> {
+        let inside = position.is_multiple_of(8) && position.checked_add(8)? <= self.capacity;
+        // SAFETY: the word lies inside the mapping and is aligned (a mapping starts on a page, the
+        // heap twin on a `u64`). Bytes at or behind the frontier are only ever shared through
+        // atomics; those before it do not change.
+        inside.then(|| u64::from_le(unsafe { self.word(position) }.load(Acquire)))
+    }
+
+    /// # Safety
+    /// `position` must be a multiple of 8, and at least 8 less than the capacity.
+    #[inline]
+    unsafe fn word(&self, position: usize) -> &AtomicU64 {
+        // SAFETY: in bounds, as the caller promises.
+        let at = unsafe { self.start.as_ptr().add(position) };
+        // SAFETY: aligned, and valid for as long as `self` lives. Where the mapping is read-only the
+        // word is only loaded, which an atomic of this size may do.
+        unsafe { &*at.cast::<AtomicU64>() }
+    }
+}
+
+/// The one place from which a mapping grows: it writes behind the published length, and publishes.
+pub(crate) struct Frontier {
+    map: Arc<Map>,
+    writable: bool,
+}
+
+impl Frontier {
+    /// Maps a file for appending by stores behind `published`. All blocks must be allocated:
+    /// a store into a hole on a full disk is a SIGBUS.
+    pub(crate) fn writable(
+        file: &std::fs::File,
+        capacity: usize,
+        published: usize,
+    ) -> io::Result<Self> {
+        let mapping = memmap2::MmapOptions::new().len(capacity).map_raw(file)?;
+        Ok(Self {
+            map: Arc::new(Map::new(mapping, capacity, published)),
+            writable: true,
+        })
+    }
+
+    /// Maps a file that grows by other means: by `pwrite`, or in another process.
+    pub(crate) fn read_only(
+        file: &std::fs::File,
+        capacity: usize,
+        published: usize,
+    ) -> io::Result<Self> {
+        let mapping = memmap2::MmapOptions::new()
+            .len(capacity)
+            .map_raw_read_only(file)?;
+        Ok(Self {
+            map: Arc::new(Map::new(mapping, capacity, published)),
+            writable: false,
+        })
+    }
+
+    /// A mapping of nothing but memory, zeroed.
+    #[cfg(test)]
+    pub(crate) fn in_memory(capacity: usize) -> Self {
+        let words = Box::into_raw(vec![0_u64; capacity.div_ceil(8)].into_boxed_slice());
+        let start = NonNull::new(words.cast::<u8>()).expect("a box is never at null");
+        let backing = Backing::Heap { words };
+        let map = Map {
+            start,
+            capacity,
+            published: AtomicUsize::new(0),
+            _backing: backing,
+        };
+        Self {
+            map: Arc::new(map),
+            writable: true,
+        }
+    }
+
+    pub(crate) fn map(&self) -> &Arc<Map> {
+        &self.map
+    }
+
+    /// `len` bytes behind the published length, to be filled by stores.
+    #[inline]
+    pub(crate) fn unpublished(&mut self, position: usize, len: usize) -> &mut [u8] {
+        assert!(self.writable, "a read-only mapping is not stored to");
+        assert!(position >= self.map.published.load(Relaxed));
+        assert!(position <= self.map.capacity && len <= self.map.capacity - position);
+        // SAFETY: in bounds by the assertion.
+        let at = unsafe { self.map.start.as_ptr().add(position) };
+        // SAFETY: `Map::published` never reaches these bytes while the borrow of `self`, the only
+        // frontier of this mapping, lasts; and the mapping is writable.
+        unsafe { slice::from_raw_parts_mut(at, len) }
+    }
+
+    /// Stores the word that makes a frame exist for other processes, after all bytes before it.
+    #[inline]
+    pub(crate) fn commit(&mut self, position: usize, word: u64) {
+        assert!(self.writable, "a read-only mapping is not stored to");
+        assert!(position.is_multiple_of(8) && position >= self.map.published.load(Relaxed));
+        assert!(position <= self.map.capacity && 8 <= self.map.capacity - position);
+        // SAFETY: aligned and in bounds by the assertions.
+        unsafe { self.map.word(position) }.store(word.to_le(), Release);
+    }
+
+    /// Copies unpublished bytes that another process may be writing, by atomic loads: what comes
+    /// out is to be verified before it is believed.
+    pub(crate) fn copy_unpublished(&self, range: Range<usize>, into: &mut Vec<u8>) {
+        assert!(range.start.is_multiple_of(8) && range.end <= self.map.capacity);
+        into.clear();
+        for position in range.clone().step_by(8) {
+            // The capacity is a whole number of pages, so the last word is inside as well.
+            let word = self.map.load_word(position).expect("inside the mapping");
+            into.extend_from_slice(&word.to_le_bytes());
+        }
+        into.truncate(range.len());
+    }
+
+    /// Lets readers see everything before `end`. The caller has stored all of it.
+    #[inline]
+    pub(crate) fn publish(&mut self, end: usize) {
+        assert!(end >= self.map.published.load(Relaxed) && end <= self.map.capacity);
+        self.map.published.store(end, Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_bytes_are_seen_by_another_thread_as_they_were_stored() {
+        let mut frontier = Frontier::in_memory(4096);
+        let map = Arc::clone(frontier.map());
+        let reader = std::thread::spawn(move || {
+            while map.published().len() < 16 {
+                std::hint::spin_loop();
+            }
+            map.published()[..16].to_vec()
+        });
+        frontier.unpublished(8, 8).copy_from_slice(b"payload!");
+        frontier.commit(0, u64::from_le_bytes(*b"thehead:"));
+        frontier.publish(16);
+        assert_eq!(reader.join().unwrap(), b"thehead:payload!");
+    }
+
+    #[test]
+    fn a_committed_word_carries_the_bytes_before_it() {
+        let mut frontier = Frontier::in_memory(64);
+        frontier.unpublished(8, 8).copy_from_slice(&[7; 8]);
+        frontier.commit(0, 42);
+        assert_eq!(frontier.map().load_word(0), Some(42));
+        let mut copy = Vec::new();
+        frontier.copy_unpublished(8..16, &mut copy);
+        assert_eq!(copy, [7; 8]);
+        assert_eq!(frontier.map().load_word(60), None);
+        assert_eq!(frontier.map().load_word(64), None);
+    }
+
+    #[test]
+    fn a_slice_outlives_what_is_published_after_it() {
+        let mut frontier = Frontier::in_memory(64);
+        frontier.unpublished(0, 8).fill(1);
+        frontier.publish(8);
+        let map = Arc::clone(frontier.map());
+        let early = map.published();
+        frontier.unpublished(8, 8).fill(2);
+        frontier.publish(16);
+        assert_eq!(early, [1; 8]);
+        assert_eq!(map.published().len(), 16);
+    }
+
+    #[test]
+    #[should_panic(expected = "position >= self.map.published")]
+    fn published_bytes_are_never_stored_to() {
+        let mut frontier = Frontier::in_memory(64);
+        frontier.publish(16);
+        frontier.unpublished(8, 8);
+    }
+}

@@ -1,0 +1,208 @@
+//! One reader's way through the segments: the core that replay and tail share.
+
+use std::sync::Arc;
+
+use crate::error::{Damage, ReadError};
+use crate::format::{self, Kind};
+use crate::log::Shared;
+use crate::offset::{Checkpoint, Offset};
+use crate::record::{Record, RecordRef, Span};
+use crate::segment::Segment;
+
+#[derive(Debug)]
+pub(crate) struct Reader {
+    shared: Arc<Shared>,
+    /// The next record to read.
+    next: Offset,
+    /// Where it is; `None` until it is looked for.
+    place: Option<Place>,
+    /// The record that was read last.
+    span: Span,
+}
+
+#[derive(Debug)]
+struct Place {
+    segment: Arc<Segment>,
+    position: usize,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>, next: Offset) -> Self {
+        let span = Span {
+            offset: next,
+            timestamp_micros: 0,
+            payload: 0..0,
+        };
+        Self {
+            shared,
+            next,
+            place: None,
+            span,
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn next_offset(&self) -> Offset {
+        self.next
+    }
+
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            offset: self.next,
+            epoch: self.shared.epoch(),
+        }
+    }
+
+    /// Reads and verifies the next record, if there is one before `limit`: `true` if so.
+    ///
+    /// After an error the reader stands where it stood.
+    #[inline]
+    pub(crate) fn advance(&mut self, limit: Offset) -> Result<bool, ReadError> {
+        if self.next >= limit {
+            return Ok(false);
+        }
+        loop {
+            let Some(place) = &mut self.place else {
+                self.locate()?;
+                continue;
+            };
+            let bytes = place.segment.published();
+            if place.position >= bytes.len() {
+                self.leave_segment()?;
+                continue;
+            }
+            let frame = match format::decode_frame(bytes, place.position, place.segment.nonce()) {
+                Ok(frame) => frame,
+                Err(no) => return Err(self.corrupt(no.into_damage())),
+            };
+            if frame.kind == Kind::Record {
+                let found = place.segment.base().plus(frame.relative.into());
+                if found != self.next {
+                    return Err(self.corrupt(Damage::OutOfPlace {
+                        expected: self.next,
+                        found,
+                    }));
+                }
+                self.span.offset = found;
+                self.span.timestamp_micros = frame.timestamp_micros;
+                self.span.payload = frame.payload;
+                place.position = frame.end;
+                self.next = found.next();
+                return Ok(true);
+            }
+            place.position = frame.end;
+        }
+    }
+
+    /// The record that [`advance`](Self::advance) read last, to keep.
+    pub(crate) fn record(&self) -> Record {
+        self.record_ref().to_record()
+    }
+
+    /// The record that [`advance`](Self::advance) read last.
+    #[inline]
+    pub(crate) fn record_ref(&self) -> RecordRef<'_> {
+        let place = self.place.as_ref().expect("a record was read");
+        RecordRef::new(&place.segment, &self.span)
+    }
+
+    /// Finds the segment of the next record, and the record in it.
+    #[cold]
+    fn locate(&mut self) -> Result<(), ReadError> {
+        let oldest = self.shared.oldest();
+        if self.next < oldest {
+            return Err(ReadError::Pruned {
+                requested: self.next,
+                oldest,
+            });
+        }
+        let segment = self.shared.segments.holding(self.next)?;
+        let found = match segment.base() == self.next {
+            true => Ok(format::FRAMES_START),
+            false => segment.find(&self.shared.disk, self.next),
+        };
+        let position = match &found {
+            Ok(position) => *position,
+            // Stand on the damage, so that it can be skipped.
+            Err(lost) => usize::try_from(lost.position).expect("at most 1 GiB"),
+        };
+        self.place = Some(Place { segment, position });
+        found.map(|_| ()).map_err(ReadError::from)
+    }
+
+    /// At the end of a segment's bytes: the next record is in another one.
+    #[cold]
+    fn leave_segment(&mut self) -> Result<(), ReadError> {
+        let place = self.place.as_ref().expect("it is being left");
+        match place.segment.end() {
+            Some(end) if end <= self.next => {
+                self.place = None;
+                Ok(())
+            }
+            // It ends, but not before it held the record.
+            _ => Err(self.corrupt(Damage::Missing)),
+        }
+    }
+
+    fn corrupt(&self, damage: Damage) -> ReadError {
+        let place = self.place.as_ref().expect("damage has a place");
+        place
+            .segment
+            .corruption(place.position, damage)
+            .of_record(self.next)
+            .into()
+    }
+
+    /// Moves behind a damaged place, to the next sound record before `limit`, if there is one.
+    pub(crate) fn skip_damage(&mut self, limit: Offset) -> Option<Offset> {
+        let behind = match &self.place {
+            Some(place) => {
+                let sound = place.segment.sound_record_behind(place.position, self.next);
+                match (sound, place.segment.end()) {
+                    (Some(frame), _) => {
+                        let next = place.segment.base().plus(frame.relative.into());
+                        let segment = Arc::clone(&place.segment);
+                        self.place = Some(Place {
+                            segment,
+                            position: frame.start,
+                        });
+                        Some(next)
+                    }
+                    (None, end) => {
+                        self.place = None;
+                        end
+                    }
+                }
+            }
+            // The whole segment cannot be read.
+            None => self.shared.segments.base_behind(self.next),
+        };
+        self.next = behind.unwrap_or(limit).min(limit).max(self.next);
+        (self.next < limit).then_some(self.next)
+    }
+
+    /// Verifies the frames without a record at the end of the segment that the reader stands in.
+    pub(crate) fn verify_rest_of_segment(&mut self) -> Result<(), ReadError> {
+        while let Some(place) = &mut self.place {
+            let bytes = place.segment.published();
+            if place.position >= bytes.len() {
+                break;
+            }
+            match format::decode_frame(bytes, place.position, place.segment.nonce()) {
+                Ok(frame) => place.position = frame.end,
+                Err(no) => return Err(self.corrupt(no.into_damage())),
+            }
+        }
+        Ok(())
+    }
+
+    /// How many bytes of the current segment file were read, and which segment that is.
+    pub(crate) fn progress(&self) -> Option<(Offset, u64)> {
+        self.place
+            .as_ref()
+            .map(|place| (place.segment.base(), place.position as u64))
+    }
+}

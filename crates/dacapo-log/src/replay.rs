@@ -1,0 +1,142 @@
+//! Reading from a place in the log to its end as of now.
+
+use std::sync::Arc;
+
+use crate::error::ReadError;
+use crate::log::Shared;
+use crate::offset::{Checkpoint, Offset, Start};
+use crate::reader::Reader;
+use crate::record::{Record, RecordRef};
+
+/// An iterator over the records from a start to the end of the log as of its making.
+///
+/// Made by [`Log::replay`](crate::Log::replay). Each record is verified when it is read. After an
+/// error the iterator ends; behind damage it goes on with [`skip_damage`](Self::skip_damage).
+#[derive(Debug)]
+#[must_use = "a replay reads nothing until it is iterated"]
+pub struct Replay {
+    reader: Reader,
+    end: Offset,
+    /// A start that cannot be; reported first.
+    refused: Option<ReadError>,
+    /// What keeps a read-only log from seeing its end; reported last.
+    trouble: Option<ReadError>,
+    failed: bool,
+}
+
+impl Replay {
+    pub(crate) fn new(shared: Arc<Shared>, start: Start) -> Self {
+        let trouble = shared.refresh().err();
+        let end = shared.visible.get();
+        let (next, refused) = match shared.resolve(start) {
+            Ok(next) => (next, None),
+            Err(error) => (end, Some(error)),
+        };
+        Self {
+            reader: Reader::new(shared, next),
+            end,
+            refused,
+            trouble,
+            failed: false,
+        }
+    }
+
+    /// Leaves out what a power cut could still undo: ends at the durable watermark as of now.
+    pub fn durable_only(mut self) -> Self {
+        self.end = self.end.min(self.reader.shared().durable.get());
+        self
+    }
+
+    /// The offset of the next record.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.reader.next_offset()
+    }
+
+    /// The offset before which this replay ends.
+    #[must_use]
+    pub fn end_offset(&self) -> Offset {
+        self.end
+    }
+
+    /// The position behind the last record read, to resume from in another process.
+    #[must_use]
+    pub fn checkpoint(&self) -> Checkpoint {
+        self.reader.checkpoint()
+    }
+
+    /// The next record, borrowed: without counting a reference to its segment, as the iterator's
+    /// [`Record`] does.
+    ///
+    /// ```
+    /// use dacapo_log::{Log, Start};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path())?;
+    /// log.append_batch([b"one", b"two"])?;
+    ///
+    /// let (mut bytes, mut replay) = (0, log.replay(Start::Oldest));
+    /// while let Some(record) = replay.next_ref() {
+    ///     bytes += record?.payload().len();
+    /// }
+    /// assert_eq!(bytes, 6);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn next_ref(&mut self) -> Option<Result<RecordRef<'_>, ReadError>> {
+        match self.advance() {
+            Ok(true) => Some(Ok(self.reader.record_ref())),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    #[inline]
+    fn advance(&mut self) -> Result<bool, ReadError> {
+        if self.failed {
+            return Ok(false);
+        }
+        let advanced = match self.refused.take() {
+            Some(refused) => Err(refused),
+            None => self.reader.advance(self.end),
+        };
+        let advanced = match advanced {
+            Ok(false) => self.trouble.take().map_or(Ok(false), Err),
+            advanced => advanced,
+        };
+        self.failed = advanced.is_err();
+        advanced
+    }
+
+    /// After [`ReadError::Corrupt`] or [`ReadError::SegmentMissing`]: moves behind the damage, and
+    /// returns the offset of the next sound record, or `None` if there is none. What lies between
+    /// is lost to this replay.
+    pub fn skip_damage(&mut self) -> Option<Offset> {
+        self.failed = false;
+        self.reader.skip_damage(self.end)
+    }
+
+    pub(crate) fn reader(&mut self) -> &mut Reader {
+        &mut self.reader
+    }
+}
+
+impl Iterator for Replay {
+    type Item = Result<Record, ReadError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.advance() {
+            Ok(true) => Some(Ok(self.reader.record())),
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.end.since(self.reader.next_offset());
+        (0, usize::try_from(left.saturating_add(1)).ok())
+    }
+}

@@ -1,0 +1,338 @@
+//! One segment file: a header, then frames back to back, and in its last page a footer once it
+//! is sealed.
+//!
+//! Byte layout: docs/format.md. Writing is the appender's job; which segments there are is
+//! `segments.rs`.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::disk::{Disk, DiskFile};
+use crate::error::{Corruption, Damage, SegmentError};
+use crate::format::{self, FOOTER_BYTES, Footer, Frame, IndexPoint, Kind, SegmentHeader};
+use crate::index;
+use crate::map::Map;
+use crate::offset::Offset;
+use crate::scan;
+
+/// The file of the segment that begins at `base`.
+pub(crate) fn path(dir: &Path, base: Offset) -> PathBuf {
+    dir.join(format!("{base:020}.seg"))
+}
+
+/// The base offset in a segment file's name; `None` for another file.
+pub(crate) fn base_of_name(name: &OsStr) -> Option<Offset> {
+    let digits = name.to_str()?.strip_suffix(".seg")?;
+    let plain = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
+    // Half the numbers there are: behind any base, the offsets of its segment fit.
+    let base = plain.then(|| digits.parse().ok()).flatten();
+    base.filter(|&base| base < u64::MAX / 2).map(Offset::new)
+}
+
+/// A segment file's fixed parts, read and checked.
+#[derive(Debug)]
+pub(crate) struct SegmentFile {
+    pub(crate) file: DiskFile,
+    pub(crate) base: Offset,
+    pub(crate) header: SegmentHeader,
+    /// `None`: not sealed, or the footer did not survive.
+    pub(crate) footer: Option<Footer>,
+}
+
+impl SegmentFile {
+    /// Reads header and footer of the segment at `base`.
+    pub(crate) fn inspect(
+        file: DiskFile,
+        base: Offset,
+        log_id: Option<u128>,
+    ) -> Result<Self, SegmentError> {
+        let damaged = |damage| SegmentError::Corrupt(Corruption::new(file.path(), 0, damage));
+        let found = file.bytes()?;
+        let smallest = (format::FRAMES_START + format::FOOTER_PAGE_BYTES) as u64;
+        if found < smallest {
+            return Err(damaged(Damage::Length {
+                expected: smallest,
+                found,
+            }));
+        }
+        let mut bytes = [0; format::SEGMENT_HEADER_BYTES];
+        file.read_at(&mut bytes, 0)?;
+        let header = SegmentHeader::decode(&bytes).map_err(damaged)?;
+        if let Some(expected) = log_id.filter(|&id| id != header.log_id) {
+            return Err(damaged(Damage::ForeignLog {
+                expected,
+                found: header.log_id,
+            }));
+        }
+        if header.file_bytes != found || found > format::SEGMENT_BYTES_MAX {
+            return Err(damaged(Damage::Length {
+                expected: header.file_bytes,
+                found,
+            }));
+        }
+        let mut bytes = [0; FOOTER_BYTES];
+        file.read_at(&mut bytes, found - format::FOOTER_PAGE_BYTES as u64)?;
+        let footer = Footer::decode(&bytes).filter(|footer| {
+            footer.nonce == header.nonce
+                && footer.base == base
+                && footer.next >= base
+                && footer.next.since(base) < u64::from(u32::MAX)
+                && (format::FRAMES_START..=frames_end(found))
+                    .contains(&(footer.end_position as usize))
+        });
+        Ok(Self {
+            file,
+            base,
+            header,
+            footer,
+        })
+    }
+
+    pub(crate) fn open(
+        disk: &Disk,
+        dir: &Path,
+        base: Offset,
+        log_id: Option<u128>,
+    ) -> Result<Self, SegmentError> {
+        Self::inspect(disk.open(&path(dir, base))?, base, log_id)
+    }
+
+    /// Where the frames must end, at the latest.
+    pub(crate) fn frames_end(&self) -> usize {
+        frames_end(self.header.file_bytes)
+    }
+
+    /// The whole file, for one who knows that nobody is writing to it.
+    pub(crate) fn map_whole(&self) -> Result<Map, SegmentError> {
+        let bytes = usize::try_from(self.header.file_bytes).expect("at most 1 GiB");
+        Ok(self.file.map_sealed(bytes)?)
+    }
+}
+
+/// Where the footer page of a file of this size begins.
+pub(crate) fn frames_end(file_bytes: u64) -> usize {
+    usize::try_from(file_bytes).expect("at most 1 GiB") - format::FOOTER_PAGE_BYTES
+}
+
+/// A mapped segment, as readers share it.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    path: PathBuf,
+    base: Offset,
+    nonce: u32,
+    map: Arc<Map>,
+    /// The offset after the last record; `GROWING` until the segment is sealed.
+    end: AtomicU64,
+    /// `None` until somebody needs it.
+    index: Mutex<Option<Vec<IndexPoint>>>,
+}
+
+const GROWING: u64 = u64::MAX;
+
+impl Segment {
+    /// A segment that is still appended to.
+    pub(crate) fn growing(
+        path: PathBuf,
+        base: Offset,
+        nonce: u32,
+        map: Arc<Map>,
+        index: Vec<IndexPoint>,
+    ) -> Self {
+        Self {
+            path,
+            base,
+            nonce,
+            map,
+            end: AtomicU64::new(GROWING),
+            index: Mutex::new(Some(index)),
+        }
+    }
+
+    /// Maps a sealed segment as its footer describes it.
+    pub(crate) fn sealed(file: &SegmentFile, footer: &Footer) -> Result<Self, SegmentError> {
+        Ok(Self {
+            path: file.file.path().to_owned(),
+            base: file.base,
+            nonce: file.header.nonce,
+            map: Arc::new(file.file.map_sealed(footer.end_position as usize)?),
+            end: AtomicU64::new(footer.next.get()),
+            index: Mutex::new(None),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn base(&self) -> Offset {
+        self.base
+    }
+
+    #[inline]
+    pub(crate) fn nonce(&self) -> u32 {
+        self.nonce
+    }
+
+    /// The offset after the last record, once it is known.
+    #[inline]
+    pub(crate) fn end(&self) -> Option<Offset> {
+        match self.end.load(Acquire) {
+            GROWING => None,
+            end => Some(Offset::new(end)),
+        }
+    }
+
+    /// Tells readers that no further record comes. After the next segment is in the list.
+    pub(crate) fn seal(&self, end: Offset) {
+        self.end.store(end.get(), Release);
+    }
+
+    #[inline]
+    pub(crate) fn published(&self) -> &[u8] {
+        self.map.published()
+    }
+
+    #[inline]
+    pub(crate) fn relative(&self, offset: Offset) -> u32 {
+        // An offset too far behind the base for any segment becomes one that no record has.
+        u32::try_from(offset.since(self.base)).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn corruption(&self, position: usize, damage: Damage) -> Corruption {
+        Corruption::new(&self.path, position, damage)
+    }
+
+    /// Adds a point to the index of a growing segment.
+    pub(crate) fn add_index_point(&self, point: IndexPoint) {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        index.get_or_insert_default().push(point);
+    }
+
+    pub(crate) fn index_points(&self) -> Vec<IndexPoint> {
+        self.index
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .unwrap_or_default()
+    }
+
+    /// Where the record with this offset begins.
+    ///
+    /// `offset` must have been published. Damage on the way is stepped over; damage to the record
+    /// itself is the error.
+    pub(crate) fn find(&self, disk: &Disk, offset: Offset) -> Result<usize, Corruption> {
+        let relative = self.relative(offset);
+        let bytes = self.published();
+        let start = self
+            .index_point(disk, relative)
+            .map_or(format::FRAMES_START, |p| p.position as usize);
+        let mut position = start;
+        let mut damaged = None;
+        loop {
+            match format::decode_frame(bytes, position, self.nonce) {
+                Ok(frame) if frame.kind != Kind::Record || frame.relative < relative => {
+                    position = frame.end
+                }
+                Ok(frame) if frame.relative == relative => return Ok(position),
+                Ok(frame) => {
+                    let found = self.base.plus(frame.relative.into());
+                    let damage = Damage::OutOfPlace {
+                        expected: offset,
+                        found,
+                    };
+                    let lost = damaged.unwrap_or_else(|| self.corruption(position, damage));
+                    return Err(lost.of_record(offset));
+                }
+                Err(no) => {
+                    let lost =
+                        damaged.unwrap_or_else(|| self.corruption(position, no.into_damage()));
+                    let Some(frame) = scan::record_behind(bytes, position + 1, self.nonce, 0)
+                    else {
+                        return Err(lost.of_record(offset));
+                    };
+                    damaged = Some(lost);
+                    position = frame.start;
+                }
+            }
+        }
+    }
+
+    /// The first sound record behind a damaged place, at or after `offset`.
+    pub(crate) fn sound_record_behind(&self, position: usize, offset: Offset) -> Option<Frame> {
+        scan::record_behind(
+            self.published(),
+            position + 1,
+            self.nonce,
+            self.relative(offset),
+        )
+    }
+
+    /// The nearest point before a record, from an index that was checked to tell the truth there.
+    fn index_point(&self, disk: &Disk, relative: u32) -> Option<IndexPoint> {
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        let points = match index.take() {
+            Some(points) => points,
+            None => {
+                index::load(disk, dir, self.base, self.nonce).unwrap_or_else(|| self.build_index())
+            }
+        };
+        let points = if self.is_true(index::point_before(&points, relative)) {
+            points
+        } else {
+            self.build_index()
+        };
+        index::point_before(index.insert(points), relative)
+    }
+
+    /// Whether the record of an index point is where the point says.
+    pub(crate) fn is_true(&self, point: Option<IndexPoint>) -> bool {
+        // No point before a record: only right where nothing is indexed at all.
+        point.is_none_or(|point| {
+            let frame = format::decode_frame(self.published(), point.position as usize, self.nonce);
+            frame.is_ok_and(|frame| frame.kind == Kind::Record && frame.relative == point.relative)
+        })
+    }
+
+    /// The index as the frames themselves give it, across damaged places.
+    fn build_index(&self) -> Vec<IndexPoint> {
+        let bytes = self.published();
+        let mut points = Vec::new();
+        let (mut position, mut indexed_to) = (format::FRAMES_START, 0);
+        while position < bytes.len() {
+            let frame = match format::decode_frame(bytes, position, self.nonce) {
+                Ok(frame) => frame,
+                Err(_) => match scan::record_behind(bytes, position + 1, self.nonce, 0) {
+                    Some(frame) => frame,
+                    None => break,
+                },
+            };
+            if frame.kind == Kind::Record && frame.start >= indexed_to {
+                points.push(scan::point(frame.relative, frame.start));
+                indexed_to = frame.start + scan::INDEX_STRIDE_BYTES;
+            }
+            position = frame.end;
+        }
+        points
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_segments_name_is_taken_for_one() {
+        let base = |name: &str| base_of_name(OsStr::new(name));
+        assert_eq!(base("00000000000000000042.seg"), Some(Offset::new(42)));
+        for other in [
+            "42.seg",
+            "00000000000000000042.idx",
+            "+0000000000000000042.seg",
+            "99999999999999999999.seg",
+            "18446744073709551615.seg",
+        ] {
+            assert_eq!(base(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Writing into the active segment: frames, marks and the footer, by either way to the page cache.
+//!
+//! A commit word is stored after all that it vouches for, whichever way is taken, so that other
+//! processes can follow. When to roll, and what a failure means, is the appender's to decide.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk::DiskFile;
+use crate::error::FileError;
+use crate::format::{self, Begin, FOOTER_BYTES, FOOTER_WORD, Footer, Kind, NewFrame, PAD_WORD};
+use crate::map::Frontier;
+use crate::offset::Offset;
+use crate::segment::{self, Segment};
+
+pub(crate) struct SegmentWriter {
+    segment: Arc<Segment>,
+    file: Arc<DiskFile>,
+    file_bytes: u64,
+    frontier: Frontier,
+    /// Where the next frame goes.
+    position: usize,
+    frames_end: usize,
+    /// Where frames are built before they are written; unused where the mapping is written to.
+    scratch: Option<Vec<u8>>,
+    /// A write failed, or the footer is written: bytes behind `position` are not zeros any more,
+    /// and could be taken for frames if another one were put before them.
+    spoiled: bool,
+}
+
+impl SegmentWriter {
+    pub(crate) fn new(
+        segment: Arc<Segment>,
+        file: Arc<DiskFile>,
+        file_bytes: u64,
+        frontier: Frontier,
+        position: usize,
+        through_mapping: bool,
+    ) -> Self {
+        let frames_end = segment::frames_end(file_bytes);
+        let scratch = (!through_mapping).then(Vec::new);
+        Self {
+            segment,
+            file,
+            file_bytes,
+            frontier,
+            position,
+            frames_end,
+            scratch,
+            spoiled: false,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    pub(crate) fn file(&self) -> &Arc<DiskFile> {
+        &self.file
+    }
+
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    #[inline]
+    pub(crate) fn position(&self) -> usize {
+        self.position
+    }
+
+    #[inline]
+    pub(crate) fn fits(&self, bytes: usize) -> bool {
+        // The last sector is kept for the mark of the flush that makes the last record durable.
+        let end = self.frames_end - format::SECTOR_BYTES;
+        bytes <= end.saturating_sub(self.position) && !self.spoiled
+    }
+
+    /// Whether so many bytes can be written at all.
+    fn holds(&self, bytes: usize) -> bool {
+        bytes <= self.frames_end - self.position && !self.spoiled
+    }
+
+    /// Whether nothing more may be written to this segment, though there may be room.
+    pub(crate) fn is_spoiled(&self) -> bool {
+        self.spoiled
+    }
+
+    /// Gives the file its name.
+    pub(crate) fn rename(&mut self, path: &Path) -> Result<(), FileError> {
+        Arc::get_mut(&mut self.file)
+            .expect("nobody flushes a segment without a name")
+            .rename(path)
+    }
+
+    /// Writes frames that take `total` bytes together, and publishes them at once. The first one's
+    /// commit word goes in last, so that no reader sees a part of them.
+    #[inline]
+    pub(crate) fn write<'a>(
+        &mut self,
+        frames: impl Iterator<Item = NewFrame<'a>>,
+        total: usize,
+    ) -> Result<(), FileError> {
+        assert!(self.holds(total));
+        let (start, nonce) = (self.position, self.segment.nonce());
+        if let Some(scratch) = &mut self.scratch {
+            scratch.clear();
+            scratch.resize(total, 0);
+            let first = encode_all(frames, nonce, scratch);
+            if let Err(failure) = self.write_committed(start, first) {
+                self.spoiled = true;
+                return Err(failure);
+            }
+        } else {
+            let first = encode_all(frames, nonce, self.frontier.unpublished(start, total));
+            self.frontier.commit(start, first);
+        }
+        self.position = start + total;
+        self.frontier.publish(self.position);
+        Ok(())
+    }
+
+    /// Writes what stands in `scratch` to the file, its first word last.
+    fn write_committed(&self, position: usize, first: u64) -> Result<(), FileError> {
+        let bytes = self
+            .scratch
+            .as_deref()
+            .expect("only called where there is one");
+        self.file.write_at(&bytes[8..], position as u64 + 8)?;
+        self.file.write_at(&first.to_le_bytes(), position as u64)
+    }
+
+    fn write_control(
+        &mut self,
+        kind: Kind,
+        next: Offset,
+        now: u64,
+        payload: &[u8],
+    ) -> Result<(), FileError> {
+        let relative = self.segment.relative(next);
+        let frame = NewFrame {
+            kind,
+            continues: false,
+            relative,
+            timestamp_micros: now,
+            payload,
+        };
+        let total = frame.bytes();
+        self.write(std::iter::once(frame), total)
+    }
+
+    /// Writes the frame that begins a segment.
+    pub(crate) fn begin(&mut self, begin: &Begin, now: u64) -> Result<(), FileError> {
+        self.write_control(Kind::Begin, begin.base, now, &begin.encode())
+    }
+
+    /// Fills the current sector, so that nothing is ever stored into a sector that was flushed.
+    pub(crate) fn pad(&mut self) -> Result<(), FileError> {
+        let end = format::next_sector(self.position);
+        if end > self.position {
+            if self.scratch.is_some() {
+                match self
+                    .file
+                    .write_at(&PAD_WORD.to_le_bytes(), self.position as u64)
+                {
+                    // Nothing follows in this sector then.
+                    Err(e) if e.is_storage_full() => {
+                        self.spoiled = true;
+                        return Ok(());
+                    }
+                    written => written?,
+                }
+            } else {
+                self.frontier.commit(self.position, PAD_WORD);
+            }
+            self.position = end;
+            self.frontier.publish(end);
+        }
+        Ok(())
+    }
+
+    /// Says inside the log that all before `durable` is durable. Left out in a segment that nothing
+    /// may be written to any more.
+    pub(crate) fn mark(
+        &mut self,
+        next: Offset,
+        durable: Offset,
+        now: u64,
+    ) -> Result<(), FileError> {
+        if !self.holds(format::frame_bytes(0, format::MARK_PAYLOAD_BYTES)) {
+            return Ok(());
+        }
+        match self.write_control(Kind::Mark, next, now, &durable.get().to_le_bytes()) {
+            Err(e) if e.is_storage_full() => Ok(()),
+            written => written,
+        }
+    }
+
+    /// Writes the footer: no frame follows any more.
+    pub(crate) fn seal(&mut self, footer: &Footer) -> Result<(), FileError> {
+        self.spoiled = true;
+        let bytes = footer.encode();
+        if self.scratch.is_some() {
+            return write_footer(&self.file, self.frames_end, &bytes);
+        }
+        self.frontier
+            .unpublished(self.frames_end + 8, FOOTER_BYTES - 8)
+            .copy_from_slice(&bytes[8..]);
+        self.frontier.commit(self.frames_end, FOOTER_WORD);
+        Ok(())
+    }
+}
+
+/// Writes a footer through the file, its magic last.
+pub(crate) fn write_footer(
+    file: &DiskFile,
+    frames_end: usize,
+    bytes: &[u8; FOOTER_BYTES],
+) -> Result<(), FileError> {
+    file.write_at(&bytes[8..], frames_end as u64 + 8)?;
+    file.write_at(&bytes[..8], frames_end as u64)
+}
+
+/// Encodes frames back to back, all but the first one's commit word, which is returned.
+#[inline]
+fn encode_all<'a>(frames: impl Iterator<Item = NewFrame<'a>>, nonce: u32, into: &mut [u8]) -> u64 {
+    let mut first = 0;
+    let mut at = 0;
+    for frame in frames {
+        let end = at + frame.bytes();
+        let word = frame.encode(nonce, &mut into[at..end]);
+        if at == 0 {
+            first = word;
+        } else {
+            into[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        at = end;
+    }
+    assert_eq!(
+        at,
+        into.len(),
+        "the frames take the room that was asked for"
+    );
+    first
+}

@@ -1,0 +1,161 @@
+//! Which segments the log has, and the mappings that readers share.
+//!
+//! Sealed segments are mapped when they are first read. A few stay mapped for the next reader;
+//! the others are unmapped with the last reader or record that holds them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::disk::Disk;
+use crate::error::{Corruption, Damage, ReadError};
+use crate::format::Footer;
+use crate::offset::Offset;
+use crate::segment::{self, Segment, SegmentFile};
+
+/// Sealed segments that are kept mapped though nobody is reading them.
+const WARM_MAX: usize = 8;
+
+/// What is known of a segment without mapping it.
+#[derive(Clone, Debug)]
+pub(crate) struct Summary {
+    pub(crate) base: Offset,
+    pub(crate) file_bytes: u64,
+    /// `None`: the segment is being appended to.
+    pub(crate) footer: Option<Footer>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Segments {
+    disk: Disk,
+    dir: PathBuf,
+    log_id: u128,
+    list: Mutex<List>,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    entries: BTreeMap<Offset, Entry>,
+    warm: VecDeque<Arc<Segment>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    file_bytes: u64,
+    footer: Option<Footer>,
+    mapped: Weak<Segment>,
+}
+
+impl Segments {
+    pub(crate) fn new(disk: Disk, dir: PathBuf, log_id: u128) -> Self {
+        Self {
+            disk,
+            dir,
+            log_id,
+            list: Mutex::default(),
+        }
+    }
+
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lists a sealed segment.
+    pub(crate) fn add_sealed(&self, file_bytes: u64, footer: Footer) {
+        let entry = Entry {
+            file_bytes,
+            footer: Some(footer.clone()),
+            mapped: Weak::new(),
+        };
+        self.list().entries.insert(footer.base, entry);
+    }
+
+    /// Lists a segment that is being appended to; its writer keeps it mapped.
+    pub(crate) fn add_growing(&self, file_bytes: u64, segment: &Arc<Segment>) {
+        let entry = Entry {
+            file_bytes,
+            footer: None,
+            mapped: Arc::downgrade(segment),
+        };
+        self.list().entries.insert(segment.base(), entry);
+    }
+
+    /// Notes that the growing segment is sealed, and keeps it mapped for those behind.
+    pub(crate) fn seal(&self, segment: &Arc<Segment>, footer: Footer) {
+        let mut list = self.list();
+        if let Some(entry) = list.entries.get_mut(&segment.base()) {
+            entry.footer = Some(footer);
+        }
+        list.keep_warm(Arc::clone(segment));
+    }
+
+    /// The segment that holds `offset`, or will: the last one that begins at or before it.
+    pub(crate) fn holding(&self, offset: Offset) -> Result<Arc<Segment>, ReadError> {
+        let gone = || ReadError::SegmentMissing {
+            path: self.dir.clone(),
+            offset,
+        };
+        let (base, footer) = {
+            let list = self.list();
+            let (&base, entry) = list.entries.range(..=offset).next_back().ok_or_else(gone)?;
+            if entry
+                .footer
+                .as_ref()
+                .is_some_and(|footer| footer.next <= offset)
+            {
+                return Err(gone());
+            }
+            if let Some(segment) = entry.mapped.upgrade() {
+                return Ok(segment);
+            }
+            (base, entry.footer.clone().ok_or_else(gone)?)
+        };
+        // Mapped without the lock; if two readers do it at once, the second one's mapping wins.
+        let file = match self.disk.open(&segment::path(&self.dir, base)) {
+            Err(e) if e.is_not_found() => return Err(gone()),
+            file => SegmentFile::inspect(file?, base, Some(self.log_id))?,
+        };
+        // The footer itself may have gone since, or never have been there: see `follower::open`.
+        if file.header.nonce != footer.nonce || footer.end_position as usize > file.frames_end() {
+            let position = file.frames_end();
+            return Err(Corruption::new(file.file.path(), position, Damage::Footer).into());
+        }
+        let segment = Arc::new(Segment::sealed(&file, &footer)?);
+        let mut list = self.list();
+        if let Some(entry) = list.entries.get_mut(&base) {
+            entry.mapped = Arc::downgrade(&segment);
+        }
+        list.keep_warm(Arc::clone(&segment));
+        Ok(segment)
+    }
+
+    /// The base of the first segment that begins behind `offset`.
+    pub(crate) fn base_behind(&self, offset: Offset) -> Option<Offset> {
+        self.list()
+            .entries
+            .range(offset.next()..)
+            .next()
+            .map(|(&base, _)| base)
+    }
+
+    /// All segments, oldest first.
+    pub(crate) fn summaries(&self) -> Vec<Summary> {
+        let list = self.list();
+        let summary = |(&base, entry): (&Offset, &Entry)| Summary {
+            base,
+            file_bytes: entry.file_bytes,
+            footer: entry.footer.clone(),
+        };
+        list.entries.iter().map(summary).collect()
+    }
+}
+
+impl List {
+    fn keep_warm(&mut self, segment: Arc<Segment>) {
+        self.warm.retain(|warm| warm.base() != segment.base());
+        self.warm.push_back(segment);
+        if self.warm.len() > WARM_MAX {
+            self.warm.pop_front();
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Replaying, and then following: waiting for the next record, on any async runtime or on none.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use event_listener::{EventListener, Listener};
+use futures_core::Stream;
+
+use crate::error::ReadError;
+use crate::log::Shared;
+use crate::offset::{Checkpoint, Offset, Start};
+use crate::reader::Reader;
+use crate::record::Record;
+use crate::watermark::Watermark;
+
+/// A reader that follows the log live; made by [`Log::tail`](crate::Log::tail).
+///
+/// It first replays what is there, and then waits for each further record; there is no gap and
+/// no duplicate at the seam. Once the log is closed and everything in it was read, reading returns
+/// [`ReadError::Closed`], and the [`Stream`] ends.
+///
+/// A tailer keeps reading, but not appending, alive: dropping the last [`Log`](crate::Log) handle
+/// closes the log under it.
+///
+/// ```
+/// use dacapo_log::{Log, Start};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let log = Log::open(dir.path())?;
+/// log.append(b"before")?;
+/// let mut tailer = log.tail(Start::Oldest);
+///
+/// futures_lite::future::block_on(async {
+///     assert_eq!(tailer.next().await?.payload(), b"before");
+///     log.append(b"live")?;
+///     assert_eq!(tailer.next().await?.payload(), b"live");
+///     Ok(())
+/// })
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a tailer reads nothing until it is asked"]
+pub struct Tailer {
+    reader: Reader,
+    durable_only: bool,
+    /// A start that cannot be; reported for as long as it is asked.
+    refused: Option<ReadError>,
+    listener: Option<EventListener>,
+}
+
+impl Tailer {
+    pub(crate) fn new(shared: Arc<Shared>, start: Start) -> Self {
+        // What keeps a read-only log from seeing its end is met there.
+        let _ = shared.refresh();
+        let (next, refused) = match shared.resolve(start) {
+            Ok(next) => (next, None),
+            Err(error) => (shared.visible.get(), Some(error)),
+        };
+        Self {
+            reader: Reader::new(shared, next),
+            durable_only: false,
+            refused,
+            listener: None,
+        }
+    }
+
+    /// Reads durable records only: never one that a power cut could undo.
+    pub fn durable_only(mut self) -> Self {
+        self.durable_only = true;
+        self
+    }
+
+    /// The offset of the next record.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        self.reader.next_offset()
+    }
+
+    /// The position behind the last record read, to resume from in another process.
+    #[must_use]
+    pub fn checkpoint(&self) -> Checkpoint {
+        self.reader.checkpoint()
+    }
+
+    fn watermark(&self) -> &Watermark {
+        let shared = self.reader.shared();
+        if self.durable_only {
+            &shared.durable
+        } else {
+            &shared.visible
+        }
+    }
+
+    /// The next record, if it is there already.
+    ///
+    /// # Errors
+    /// See [`ReadError`]. The tailer stays where it was; behind damage it goes on with
+    /// [`skip_damage`](Self::skip_damage).
+    pub fn try_next(&mut self) -> Result<Option<Record>, ReadError> {
+        if let Some(refused) = &self.refused {
+            return Err(refused.clone());
+        }
+        // Before the look at the end: what is appended before the closing is read.
+        let closed = self.reader.shared().is_closed();
+        let mut limit = self.watermark().get();
+        if self.reader.next_offset() >= limit {
+            self.reader.shared().refresh()?;
+            limit = self.watermark().get();
+        }
+        match self.reader.advance(limit)? {
+            true => Ok(Some(self.reader.record())),
+            false if closed => Err(ReadError::Closed),
+            false => Ok(None),
+        }
+    }
+
+    /// Waits for the next record. Cancel-safe: dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// As [`try_next`](Self::try_next).
+    pub async fn next(&mut self) -> Result<Record, ReadError> {
+        poll_fn(|cx| self.poll_record(cx)).await
+    }
+
+    fn poll_record(&mut self, cx: &mut Context<'_>) -> Poll<Result<Record, ReadError>> {
+        loop {
+            if let Some(record) = self.try_next().transpose() {
+                self.listener = None;
+                return Poll::Ready(record);
+            }
+            match &mut self.listener {
+                // Look again: a record may have landed before we began to listen.
+                None => self.listener = Some(self.listen()),
+                Some(listener) => {
+                    std::task::ready!(Pin::new(listener).poll(cx));
+                    self.listener = None;
+                }
+            }
+        }
+    }
+
+    /// Waits for the next record, blocking the thread.
+    ///
+    /// # Errors
+    /// As [`try_next`](Self::try_next).
+    pub fn next_blocking(&mut self) -> Result<Record, ReadError> {
+        loop {
+            if let Some(record) = self.try_next()? {
+                return Ok(record);
+            }
+            let listener = self.listen();
+            // Look again: a record may have landed before we began to listen.
+            if let Some(record) = self.try_next()? {
+                return Ok(record);
+            }
+            listener.wait();
+        }
+    }
+
+    fn listen(&self) -> EventListener {
+        let listener = self.watermark().moved();
+        self.reader.shared().watch();
+        listener
+    }
+
+    /// After [`ReadError::Corrupt`] or [`ReadError::SegmentMissing`]: moves behind the damage, and
+    /// returns the offset of the next record that is sound or still to come.
+    pub fn skip_damage(&mut self) -> Offset {
+        let limit = self.watermark().get();
+        if self.reader.next_offset() >= limit {
+            self.reader.shared().give_up_last_segment();
+        }
+        self.reader.skip_damage(limit).unwrap_or(limit)
+    }
+}
+
+impl Stream for Tailer {
+    type Item = Result<Record, ReadError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match std::task::ready!(self.get_mut().poll_record(cx)) {
+            Err(ReadError::Closed) => Poll::Ready(None),
+            record => Poll::Ready(Some(record)),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Checking every stored byte that means something, by the same path that readers take.
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::{Corruption, Damage, OpenError, ReadError};
+use crate::index;
+use crate::log::{Log, Shared};
+use crate::offset::{Offset, Start};
+use crate::segment::{self, SegmentFile};
+
+/// How far a verification has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Bytes of segment files that were checked.
+    pub checked_bytes: u64,
+    /// Bytes of all segment files.
+    pub total_bytes: u64,
+}
+
+/// What a verification found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Verification {
+    /// Segment files.
+    pub segments: usize,
+    /// Sound records.
+    pub records: u64,
+    /// Their payloads together.
+    pub payload_bytes: u64,
+    /// Every damaged place.
+    pub damages: Vec<Corruption>,
+    /// The records that cannot be read.
+    pub lost: Vec<Range<Offset>>,
+    /// Bytes of an append that a crash interrupted, behind the log's end: no damage; the next
+    /// opening for writing cuts them off.
+    pub torn_bytes: u64,
+}
+
+impl Verification {
+    /// Whether nothing is damaged.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.damages.is_empty() && self.lost.is_empty()
+    }
+
+    /// Adds a damaged place, unless it was noticed when the log was opened.
+    fn note(&mut self, damage: Corruption) {
+        let known =
+            |other: &Corruption| (&other.path, other.position) == (&damage.path, damage.position);
+        if !self.damages.iter().any(known) {
+            self.damages.push(damage);
+        }
+    }
+}
+
+/// Reads and checks the whole log in `dir`, without changing it and without its lock, and calls
+/// `progress` now and then.
+///
+/// # Errors
+/// Only what keeps the log from being opened at all: see [`OpenError`]. Damage is part of the
+/// answer.
+///
+/// ```
+/// use dacapo_log::{Log, verify};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// Log::open(dir.path())?.append(b"sound")?;
+///
+/// let found = verify(dir.path(), |progress| eprintln!("{} bytes", progress.checked_bytes))?;
+/// assert!(found.is_sound());
+/// assert_eq!(found.records, 1);
+/// # Ok(())
+/// # }
+/// ```
+pub fn verify(
+    dir: impl AsRef<Path>,
+    mut progress: impl FnMut(Progress),
+) -> Result<Verification, OpenError> {
+    let log = Log::options().open_read_only(dir)?;
+    let shared = log.shared();
+    let summaries = shared.segments.summaries();
+    let total_bytes = summaries.iter().map(|summary| summary.file_bytes).sum();
+    let mut found = Verification {
+        segments: summaries.len(),
+        records: 0,
+        payload_bytes: 0,
+        damages: shared.noticed().clone(),
+        lost: Vec::new(),
+        torn_bytes: 0,
+    };
+    // The bytes of the segments before each one.
+    let mut before = 0;
+    let starts: Vec<(Offset, u64)> = summaries
+        .iter()
+        .map(|summary| {
+            let start = before;
+            before += summary.file_bytes;
+            (summary.base, start)
+        })
+        .collect();
+    let mut replay = log.replay(Start::Oldest);
+    loop {
+        match replay.next_ref() {
+            Some(Ok(record)) => {
+                found.records += 1;
+                found.payload_bytes += record.payload().len() as u64;
+                if found.records.is_multiple_of(4096)
+                    && let Some((base, position)) = replay.reader().progress()
+                {
+                    let start = starts
+                        .iter()
+                        .rfind(|&&(at, _)| at <= base)
+                        .map_or(0, |&(_, start)| start);
+                    progress(Progress {
+                        checked_bytes: start + position,
+                        total_bytes,
+                    });
+                }
+            }
+            Some(Err(error)) => {
+                let from = replay.next_offset();
+                found.note(place_of(&error, shared, from));
+                let to = replay.skip_damage().unwrap_or(replay.end_offset());
+                if to > from {
+                    found.lost.push(from..to);
+                }
+            }
+            None => break,
+        }
+    }
+    while let Err(error) = replay.reader().verify_rest_of_segment() {
+        found.note(place_of(&error, shared, replay.next_offset()));
+        replay.skip_damage();
+    }
+    check_indexes(shared, &mut found);
+    found.torn_bytes = torn_bytes(&log, replay.next_offset());
+    progress(Progress {
+        checked_bytes: total_bytes,
+        total_bytes,
+    });
+    Ok(found)
+}
+
+/// Every read error has a place: the damage, or the segment that should hold the record.
+fn place_of(error: &ReadError, shared: &Shared, at: Offset) -> Corruption {
+    match error {
+        ReadError::Corrupt(corruption) => corruption.clone(),
+        _ => Corruption::new(&segment::path(&shared.dir, at), 0, Damage::NoFile).of_record(at),
+    }
+}
+
+fn check_indexes(shared: &Shared, found: &mut Verification) {
+    // A lost record's point finds nothing, and is no fault of the index.
+    if !found.lost.is_empty() {
+        return;
+    }
+    for summary in shared.segments.summaries() {
+        let Ok(segment) = shared.segments.holding(summary.base) else {
+            continue;
+        };
+        let (disk, dir) = (&shared.disk, &shared.dir);
+        let is_true = |point| segment.is_true(Some(point));
+        if index::is_damaged(disk, dir, summary.base, segment.nonce(), is_true) {
+            found.note(Corruption::new(
+                &index::path(dir, summary.base),
+                0,
+                Damage::Index,
+            ));
+        }
+    }
+}
+
+/// What an interrupted append left behind the end, if the last segment is not sealed.
+fn torn_bytes(log: &Log, end: Offset) -> u64 {
+    let shared = log.shared();
+    let last = shared.segments.summaries().into_iter().next_back();
+    let torn = last.filter(|last| last.footer.is_none()).and_then(|last| {
+        let file =
+            SegmentFile::open(&shared.disk, &shared.dir, last.base, Some(shared.log_id)).ok()?;
+        crate::follower::written_behind(&file, end)
+    });
+    torn.unwrap_or(0)
+}

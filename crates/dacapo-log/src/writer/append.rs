@@ -1,0 +1,312 @@
+//! Appending: the one place that writes records. Frames go into the active segment, and where they
+//! do not fit, on in the next one.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{SEGMENT_OVERHEAD_BYTES, Writer};
+use crate::clock;
+use crate::disk::DiskFile;
+use crate::error::{AppendError, FileError};
+use crate::format::{self, Begin, Footer, Kind, NewFrame};
+use crate::log::Shared;
+use crate::offset::Offset;
+use crate::prepare::Size;
+use crate::scan;
+use crate::segment::{self, Segment};
+use crate::segment_writer::SegmentWriter;
+
+/// What one append changes.
+pub(super) struct Appender {
+    /// `None` until the first record: an opened log creates no segment ahead of need.
+    pub(super) segment: Option<Active>,
+    pub(super) next: Offset,
+    pub(super) last_timestamp_micros: u64,
+    /// The size of the last segment that was filled.
+    pub(super) filled_bytes: u64,
+    /// Sealed, and not synced since.
+    pub(super) unsynced: Vec<Arc<DiskFile>>,
+    /// A segment got its name, and the directory was not synced since.
+    pub(super) names_changed: bool,
+    /// The flusher knows that there is something to flush.
+    pub(super) flush_scheduled: bool,
+}
+
+/// The segment that is appended to.
+pub(super) struct Active {
+    pub(super) writer: SegmentWriter,
+    pub(super) first_timestamp_micros: u64,
+    /// Behind this position, the next record gets a point in the index.
+    pub(super) indexed_to: usize,
+    /// Behind this position, the next segment is made ready.
+    pub(super) prepare_from: usize,
+    pub(super) prepare_ordered: bool,
+    /// Its footer is written: nothing may follow in it.
+    pub(super) sealed: bool,
+}
+
+impl Writer {
+    /// Appends payloads as one unit.
+    #[inline]
+    pub(crate) fn append<'a>(
+        &self,
+        payloads: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+    ) -> Result<Range<Offset>, AppendError> {
+        let total: usize = payloads
+            .clone()
+            .map(|payload| format::frame_bytes(0, payload.len()))
+            .sum();
+        let max = self.batch_bytes_max();
+        if total > max {
+            return Err(AppendError::TooLarge {
+                bytes: total as u64,
+                max: max as u64,
+            });
+        }
+        let appended = self.append_locked(&mut self.appender(), payloads, total);
+        match &appended {
+            Ok(_) => self.shared.visible.announce(),
+            Err(AppendError::Poisoned { .. }) => self.shared.durable.wake(),
+            Err(_) => {}
+        }
+        appended
+    }
+
+    #[inline]
+    fn append_locked<'a>(
+        &self,
+        appender: &mut Appender,
+        payloads: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+        total: usize,
+    ) -> Result<Range<Offset>, AppendError> {
+        if let Some(cause) = self.poison.get() {
+            return Err(AppendError::Poisoned {
+                cause: Arc::clone(cause),
+            });
+        }
+        if self.closing.load(Relaxed) {
+            return Err(AppendError::Closed);
+        }
+        let first = appender.next;
+        if payloads.len() == 0 {
+            return Ok(first..first);
+        }
+        if !appender
+            .segment
+            .as_ref()
+            .is_some_and(|active| active.writer.fits(total))
+        {
+            self.roll(appender, total)?;
+        }
+        let active = appender
+            .segment
+            .as_mut()
+            .expect("there is one behind a roll");
+        let now = clock::now_micros().max(appender.last_timestamp_micros);
+        let next = first.plus(payloads.len() as u64);
+        let relative = active.segment().relative(first);
+        let start = active.writer.position();
+        if let Err(cause) = active
+            .writer
+            .write(record_frames(payloads.clone(), relative, now), total)
+        {
+            return Err(self.failed_write(cause));
+        }
+        if start >= active.indexed_to || total >= scan::INDEX_STRIDE_BYTES {
+            active.index(payloads, relative, start);
+        }
+        if active.first_timestamp_micros == 0 {
+            active.first_timestamp_micros = now;
+        }
+        appender.last_timestamp_micros = now;
+        appender.next = next;
+        self.shared.visible.raise(next);
+        if active.writer.position() >= active.prepare_from && !active.prepare_ordered {
+            active.prepare_ordered = true;
+            let wanted_bytes = self.next_segment_bytes(active.writer.file_bytes());
+            self.preparer.order(Size {
+                wanted_bytes,
+                least_bytes: format::SEGMENT_BYTES_MIN,
+            });
+        }
+        if !appender.flush_scheduled {
+            appender.flush_scheduled = true;
+            self.flusher.schedule();
+        }
+        Ok(first..next)
+    }
+
+    /// Segments start small and double.
+    fn next_segment_bytes(&self, filled_bytes: u64) -> u64 {
+        (filled_bytes * 2).clamp(
+            self.options.segment_bytes_min,
+            self.options.segment_bytes_max,
+        )
+    }
+
+    /// Goes on in a new segment, in which `total` bytes of frames fit. On an error no record has
+    /// changed, and the next append tries again.
+    #[cold]
+    fn roll(&self, appender: &mut Appender, total: usize) -> Result<(), AppendError> {
+        let filled_bytes = appender
+            .segment
+            .as_ref()
+            .map_or(appender.filled_bytes, |a| a.writer.file_bytes());
+        let least = (SEGMENT_OVERHEAD_BYTES + total).next_multiple_of(format::PAGE_BYTES);
+        let size = Size {
+            wanted_bytes: self.next_segment_bytes(filled_bytes),
+            least_bytes: (least as u64).max(format::SEGMENT_BYTES_MIN),
+        };
+        let prepared = self.preparer.take(size).map_err(refused)?;
+        let base = appender.next;
+        let path = segment::path(&self.shared.dir, base);
+        let nonce = prepared.header.nonce;
+        let map = Arc::clone(prepared.frontier.map());
+        let segment = Arc::new(Segment::growing(path.clone(), base, nonce, map, Vec::new()));
+        let mut writer = SegmentWriter::new(
+            Arc::clone(&segment),
+            Arc::new(prepared.file),
+            prepared.header.file_bytes,
+            prepared.frontier,
+            format::FRAMES_START,
+            self.through_mapping(),
+        );
+        let begin = Begin {
+            base,
+            epoch: self.shared.epoch(),
+            durable: self.shared.durable.get(),
+        };
+        let now = clock::now_micros().max(appender.last_timestamp_micros);
+        writer.begin(&begin, now).map_err(refused)?;
+        // The name comes last: other processes look for it once they have seen the footer.
+        self.seal(appender)
+            .map_err(|cause| self.failed_write(cause))?;
+        // An active segment without a record has this very name; the new file takes its place.
+        writer.rename(&path).map_err(refused)?;
+        self.shared
+            .segments
+            .add_growing(writer.file_bytes(), &segment);
+        appender.names_changed = true;
+        if let Some(filled) = appender.segment.replace(Active::new(writer, 0)) {
+            appender.filled_bytes = filled.writer.file_bytes();
+            // Last: this sends readers on to the new segment.
+            filled.segment().seal(base);
+            self.flusher.request();
+        }
+        Ok(())
+    }
+
+    /// Writes the footer of the active segment, if it holds a record and has none.
+    pub(super) fn seal(&self, appender: &mut Appender) -> Result<(), FileError> {
+        let Some(active) = &mut appender.segment else {
+            return Ok(());
+        };
+        if active.segment().base() == appender.next || active.sealed {
+            return Ok(());
+        }
+        let footer = active.footer(appender.next, appender.last_timestamp_micros, &self.shared);
+        active.writer.seal(&footer)?;
+        active.sealed = true;
+        appender.unsynced.push(Arc::clone(active.writer.file()));
+        self.shared.segments.seal(active.segment(), footer);
+        self.preparer.write_index(Arc::clone(active.segment()));
+        Ok(())
+    }
+
+    /// A write to the active segment failed, by way of the file. A full disk has left nothing
+    /// committed, and the segment behind (see `SegmentWriter`); anything else is final.
+    fn failed_write(&self, cause: FileError) -> AppendError {
+        if cause.is_storage_full() {
+            return refused(cause);
+        }
+        AppendError::Poisoned {
+            cause: self.poison(cause),
+        }
+    }
+}
+
+impl Active {
+    pub(super) fn new(writer: SegmentWriter, first_timestamp_micros: u64) -> Self {
+        let prepare_from = usize::try_from(writer.file_bytes() / 2).expect("at most 1 GiB");
+        let indexed_to = writer.position();
+        Self {
+            writer,
+            first_timestamp_micros,
+            indexed_to,
+            prepare_from,
+            prepare_ordered: false,
+            sealed: false,
+        }
+    }
+
+    #[inline]
+    pub(super) fn segment(&self) -> &Arc<Segment> {
+        self.writer.segment()
+    }
+
+    pub(super) fn footer(
+        &self,
+        next: Offset,
+        last_timestamp_micros: u64,
+        shared: &Shared,
+    ) -> Footer {
+        Footer {
+            base: self.segment().base(),
+            next,
+            end_position: u32::try_from(self.writer.position()).expect("at most 1 GiB"),
+            nonce: self.segment().nonce(),
+            first_timestamp_micros: self.first_timestamp_micros,
+            last_timestamp_micros,
+            epoch: shared.epoch(),
+        }
+    }
+
+    /// Gives the records of one append their points in the index.
+    pub(super) fn index<'a>(
+        &mut self,
+        payloads: impl Iterator<Item = &'a [u8]>,
+        first: u32,
+        start: usize,
+    ) {
+        let mut position = start;
+        for (relative, payload) in (first..).zip(payloads) {
+            if position >= self.indexed_to {
+                self.segment()
+                    .add_index_point(scan::point(relative, position));
+                self.indexed_to = position + scan::INDEX_STRIDE_BYTES;
+            }
+            position += format::frame_bytes(0, payload.len());
+        }
+    }
+}
+
+#[inline]
+fn record_frames<'a>(
+    payloads: impl ExactSizeIterator<Item = &'a [u8]>,
+    first: u32,
+    timestamp_micros: u64,
+) -> impl Iterator<Item = NewFrame<'a>> {
+    let last = payloads.len() - 1;
+    (first..)
+        .zip(payloads)
+        .enumerate()
+        .map(move |(i, (relative, payload))| NewFrame {
+            kind: Kind::Record,
+            continues: i < last,
+            relative,
+            timestamp_micros,
+            payload,
+        })
+}
+
+/// An append that failed without leaving anything behind.
+fn refused(failure: FileError) -> AppendError {
+    let full = failure.is_storage_full();
+    let source = Arc::new(failure);
+    if full {
+        AppendError::StorageFull { source }
+    } else {
+        AppendError::Prepare { source }
+    }
+}

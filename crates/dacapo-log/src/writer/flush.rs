@@ -1,0 +1,104 @@
+//! Flushing: group commit, and the durable watermark.
+
+use std::sync::{Arc, PoisonError};
+
+use super::Writer;
+use crate::error::{FileError, SyncError};
+use crate::offset::Offset;
+
+impl Writer {
+    /// Makes everything appended so far durable, and returns the offset before which all is.
+    ///
+    /// One flush runs at a time; those who wait for it find their records covered by it, or by
+    /// the next one, which covers all of them: group commit.
+    pub(crate) fn flush(&self) -> Result<Offset, SyncError> {
+        let target = self.shared.visible.get();
+        if self.shared.durable.get() >= target {
+            return Ok(self.shared.durable.get());
+        }
+        let flushed = self.flush_in_turn(target);
+        // Without the turn: a waker is code of the caller's.
+        match &flushed {
+            Ok(_) => self.shared.durable.announce(),
+            Err(_) => self.shared.durable.wake(),
+        }
+        flushed
+    }
+
+    fn flush_in_turn(&self, target: Offset) -> Result<Offset, SyncError> {
+        let _turn = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shared.durable.get() >= target {
+            return Ok(self.shared.durable.get());
+        }
+        self.check_poison()?;
+        let durable = self.sync_appended()?;
+        self.mark(durable)?;
+        Ok(durable)
+    }
+
+    /// Says inside the log how far the flush got.
+    fn mark(&self, durable: Offset) -> Result<(), SyncError> {
+        let mut appender = self.appender();
+        let appender = &mut *appender;
+        let Some(active) = &mut appender.segment else {
+            return Ok(());
+        };
+        let marked = active
+            .writer
+            .mark(appender.next, durable, appender.last_timestamp_micros);
+        marked.map_err(|cause| self.poisoned(cause))
+    }
+
+    /// Syncs all that was appended, oldest first, and raises the durable watermark, which the caller
+    /// announces. With the turn.
+    pub(super) fn sync_appended(&self) -> Result<Offset, SyncError> {
+        let mut appender = self.appender();
+        let target = appender.next;
+        appender.flush_scheduled = false;
+        let sealed = std::mem::take(&mut appender.unsynced);
+        let names_changed = std::mem::take(&mut appender.names_changed);
+        let active = match &mut appender.segment {
+            Some(active) => {
+                active.writer.pad().map_err(|cause| self.poisoned(cause))?;
+                Some(Arc::clone(active.writer.file()))
+            }
+            None => None,
+        };
+        drop(appender);
+
+        let sync = || {
+            sealed.iter().try_for_each(|file| file.sync_data())?;
+            if names_changed {
+                self.names.sync_names()?;
+            }
+            active.map_or(Ok(()), |file| file.sync_data())
+        };
+        let synced = sync();
+
+        let appender = self.appender();
+        synced.map_err(|cause| self.poisoned(cause))?;
+        self.check_poison()?;
+        self.shared.durable.raise(target);
+        drop(appender);
+        Ok(target)
+    }
+
+    /// Starts the thread that flushes in the background.
+    pub(crate) fn start_flushing(writer: Arc<Self>) -> Result<(), FileError> {
+        let flushing = Arc::clone(&writer);
+        let flush = move || {
+            while flushing.flusher.next_order() {
+                // A failure has poisoned the log, and is told to all who append or wait.
+                let _ = flushing.flush();
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("dacapo-flush".to_owned())
+            .spawn(flush);
+        let dir = &writer.shared.dir;
+        writer
+            .flusher
+            .runs_on(thread.map_err(|e| FileError::new("start a thread for", dir, e))?);
+        Ok(())
+    }
+}

@@ -1,0 +1,342 @@
+//! Failures of the disk, one call at a time: what is refused, what is kept, and what goes on.
+
+use std::io;
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use futures_lite::future::block_on;
+
+use crate::disk::Disk;
+use crate::error::{AppendError, OpenError, SyncError};
+use crate::offset::{Offset, Start};
+use crate::options::{Flush, Options, WritePath};
+use crate::{Log, ReadError};
+
+fn open(disk: &Disk, dir: &std::path::Path, write_path: WritePath) -> Log {
+    let options = Options {
+        segment_bytes_max: 16 << 10,
+        segment_bytes_min: 16 << 10,
+        flush: Flush::OnDemand,
+        write_path,
+    };
+    Log::open_writer_on(disk, dir, &options).unwrap()
+}
+
+fn count(log: &Log) -> usize {
+    log.replay(Start::Oldest).filter(Result::is_ok).count()
+}
+
+#[test]
+fn a_failed_sync_poisons_the_log_and_reads_go_on() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    log.append(b"durable").unwrap();
+    log.sync().unwrap();
+    let offset = log.append(b"in doubt").unwrap();
+    disk.faults.fail("sync", ".seg", io::ErrorKind::Other);
+
+    assert!(matches!(log.sync(), Err(SyncError::Poisoned { .. })));
+    // The disk is well again, but what it lost is unknown: nothing is acknowledged.
+    disk.faults.heal();
+    assert!(matches!(
+        log.append(b"later"),
+        Err(AppendError::Poisoned { .. })
+    ));
+    assert!(matches!(log.sync(), Err(SyncError::Poisoned { .. })));
+    assert!(matches!(
+        block_on(log.durable(offset)),
+        Err(SyncError::Poisoned { .. })
+    ));
+    assert_eq!(log.durable_offset(), offset);
+    assert_eq!(count(&log), 2);
+    assert!(matches!(log.close(), Err(SyncError::Poisoned { .. })));
+
+    // Not closed cleanly, so reopening recovers.
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    assert_eq!(log.epoch().get(), 2);
+    assert_eq!(log.append(b"later").unwrap(), log.durable_offset());
+}
+
+#[test]
+fn whoever_waits_for_durability_learns_of_the_failure() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    disk.faults.fail("sync", ".seg", io::ErrorKind::Other);
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let log = log.clone();
+            thread::spawn(move || {
+                let offset = log.append(b"x").map_err(|_| ())?;
+                block_on(log.durable(offset)).map_err(|_| ())
+            })
+        })
+        .collect();
+    for task in waiting {
+        assert_eq!(task.join().unwrap(), Err(()));
+    }
+    assert_eq!(log.durable_offset(), Offset::ZERO);
+}
+
+#[test]
+fn a_failed_directory_sync_acknowledges_nothing_of_a_new_segment() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    log.append(b"x").unwrap();
+    let name = dir.path().to_str().unwrap();
+    disk.faults.fail("sync", name, io::ErrorKind::Other);
+    assert!(matches!(log.sync(), Err(SyncError::Poisoned { .. })));
+    assert_eq!(log.durable_offset(), Offset::ZERO);
+}
+
+#[test]
+fn a_failed_write_poisons_a_log_that_writes_through_the_file() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::File);
+    log.append(b"a").unwrap();
+    disk.faults.fail("write", ".seg", io::ErrorKind::Other);
+    assert!(matches!(
+        log.append(b"b"),
+        Err(AppendError::Poisoned { .. })
+    ));
+    disk.faults.heal();
+    assert!(matches!(
+        log.append(b"c"),
+        Err(AppendError::Poisoned { .. })
+    ));
+    assert!(matches!(log.sync(), Err(SyncError::Poisoned { .. })));
+    assert_eq!(count(&log), 1);
+    assert!(matches!(
+        log.get(Offset::new(1)),
+        Err(ReadError::BeyondEnd { .. })
+    ));
+    drop(log);
+    assert_eq!(count(&open(&disk, dir.path(), WritePath::File)), 1);
+}
+
+/// Appends until the log refuses, and returns how many it took.
+fn fill(log: &Log) -> (u64, AppendError) {
+    loop {
+        if let Err(error) = log.append(&[7; 1000]) {
+            return (log.next_offset().get(), error);
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_appends_until_there_is_space() {
+    for action in ["create", "allocate", "write", "sync"] {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+        let log = open(&disk, dir.path(), WritePath::Mapped);
+        log.append(b"first").unwrap();
+        disk.faults
+            .fail(action, "next.tmp", io::ErrorKind::StorageFull);
+
+        let (held, error) = fill(&log);
+
+        assert!(
+            matches!(error, AppendError::StorageFull { .. }),
+            "{action}: {error}"
+        );
+        assert!(held > 1);
+        assert_eq!(count(&log) as u64, held);
+        assert!(
+            !dir.path().join("next.tmp").exists(),
+            "what was begun is given back"
+        );
+        log.sync().unwrap();
+        // The log can be closed and opened on a full disk.
+        drop(log);
+        let log = open(&disk, dir.path(), WritePath::Mapped);
+        assert!(matches!(fill(&log).1, AppendError::StorageFull { .. }));
+        disk.faults.heal();
+        assert_eq!(log.append(b"goes on").unwrap(), Offset::new(held));
+    }
+}
+
+#[test]
+fn a_first_append_that_met_a_full_disk_leaves_a_log_that_opens_again() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::File);
+    disk.faults
+        .fail("write", ".seg", io::ErrorKind::StorageFull);
+    assert!(matches!(
+        log.append(b"a"),
+        Err(AppendError::StorageFull { .. })
+    ));
+    log.close().unwrap();
+    disk.faults.heal();
+    let log = open(&disk, dir.path(), WritePath::File);
+    assert_eq!(log.append(b"a").unwrap(), Offset::ZERO);
+}
+
+#[test]
+fn what_a_full_disk_left_of_a_batch_never_comes_back() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::File);
+    log.append(b"a").unwrap();
+    disk.faults
+        .fail("write", ".seg", io::ErrorKind::StorageFull);
+    assert!(matches!(
+        log.append_batch([b"b", b"c"]),
+        Err(AppendError::StorageFull { .. })
+    ));
+    disk.faults.heal();
+    assert_eq!(log.append(b"d").unwrap(), Offset::new(1));
+    drop(log);
+    assert_eq!(count(&open(&disk, dir.path(), WritePath::File)), 2);
+}
+
+/// The kill is a close that could not write `meta`.
+fn unclean_end(disk: &Disk, log: &Log) {
+    disk.faults.fail("write", "meta", io::ErrorKind::Other);
+    assert!(log.close().is_err());
+    disk.faults.heal();
+}
+
+#[test]
+fn recovery_on_a_full_disk_does_not_need_to_punch_a_hole() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    log.append(b"a").unwrap();
+    unclean_end(&disk, &log);
+    disk.faults
+        .fail("punch a hole into", ".seg", io::ErrorKind::StorageFull);
+    assert_eq!(count(&open(&disk, dir.path(), WritePath::Mapped)), 1);
+}
+
+#[test]
+fn recovery_syncs_names_and_footers_before_it_trusts_them() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    // The last flush ends where the last segment begins: the footer before it came later, and
+    // no flush behind it succeeds.
+    while log.status().unwrap().segments < 2 {
+        disk.faults.heal();
+        log.sync().unwrap();
+        disk.faults.fail("sync", ".seg", io::ErrorKind::Other);
+        log.append(&[7; 1000]).unwrap();
+    }
+    drop(log);
+    disk.faults.heal();
+    disk.faults.take_calls("sync");
+
+    drop(open(&disk, dir.path(), WritePath::Mapped));
+
+    let synced = disk.faults.take_calls("sync");
+    // What the killed process left in `meta` comes first, what recovery says there last.
+    assert!(synced[0].ends_with("meta"));
+    let before_meta: Vec<_> = synced[1..]
+        .iter()
+        .take_while(|path| !path.ends_with("meta"))
+        .collect();
+    for path in [
+        dir.path().to_owned(),
+        crate::segment::path(dir.path(), Offset::ZERO),
+    ] {
+        assert!(
+            before_meta.contains(&&path),
+            "{} was not synced",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn a_failure_made_ahead_is_not_the_answer_once_it_is_over() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    log.append(b"first").unwrap();
+    disk.faults.take_calls("remove");
+    disk.faults
+        .fail("create", "next.tmp", io::ErrorKind::StorageFull);
+    // Half of the segment, so that the next one is begun, and cannot be made.
+    while disk.faults.take_calls("remove").is_empty() {
+        if log.next_offset().get() < 6 {
+            log.append(&[7; 1000]).unwrap();
+        }
+        thread::yield_now();
+    }
+    disk.faults.heal();
+    for _ in 0..6 {
+        log.append(&[7; 1000]).unwrap();
+    }
+}
+
+#[test]
+fn a_sync_that_fails_while_the_log_is_being_closed_is_not_tried_again() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    log.append(b"a").unwrap();
+    log.sync().unwrap();
+    log.append(b"in doubt").unwrap();
+    let gate = Arc::new(Barrier::new(2));
+    disk.faults.hang_and_fail("sync", ".seg", &gate);
+    let (syncing, closing) = (log.clone(), log.clone());
+    let syncing = thread::spawn(move || syncing.sync());
+    gate.wait();
+    let closing = thread::spawn(move || closing.close());
+    while !matches!(log.append(b"b"), Err(AppendError::Closed)) {
+        thread::yield_now();
+    }
+    gate.wait();
+
+    assert!(matches!(
+        syncing.join().unwrap(),
+        Err(SyncError::Poisoned { .. })
+    ));
+    assert!(matches!(
+        closing.join().unwrap(),
+        Err(SyncError::Poisoned { .. })
+    ));
+    assert_eq!(log.durable_offset(), Offset::new(1));
+}
+
+#[test]
+fn too_many_files_or_mappings_refuse_appends_until_there_are_fewer() {
+    for action in ["create", "map", "rename"] {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+        let log = open(&disk, dir.path(), WritePath::Mapped);
+        log.append(b"first").unwrap();
+        disk.faults.fail(action, "next.tmp", io::ErrorKind::Other);
+
+        let (held, error) = fill(&log);
+
+        assert!(
+            matches!(error, AppendError::Prepare { .. }),
+            "{action}: {error}"
+        );
+        disk.faults.heal();
+        assert_eq!(log.append(b"goes on").unwrap(), Offset::new(held));
+        assert_eq!(count(&log) as u64, held + 1);
+    }
+}
+
+#[test]
+fn a_failed_open_leaves_the_log_as_it_was() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    fill_segments(&log);
+    drop(log);
+    for action in [
+        "list", "open", "read", "stat", "map", "write", "sync", "lock", "create",
+    ] {
+        disk.faults.fail(action, "", io::ErrorKind::Other);
+        let opened = Log::open_writer_on(&disk, dir.path(), &Options::default());
+        assert!(
+            matches!(opened, Err(OpenError::Io(_))),
+            "{action}: {opened:?}"
+        );
+        disk.faults.heal();
+        assert_eq!(
+            count(&open(&disk, dir.path(), WritePath::Mapped)),
+            100,
+            "{action}"
+        );
+    }
+}
+
+fn fill_segments(log: &Log) {
+    for _ in 0..100 {
+        log.append(&[7; 1000]).unwrap();
+    }
+}

@@ -1,0 +1,538 @@
+//! What a killed process, a power cut, and damage leave, and what opening makes of it.
+
+mod support;
+
+use std::fs;
+
+use dacapo_log::{Damage, Epoch, Log, Offset, OpenError, ReadError, Start};
+use support::{
+    as_if_killed, flip, payloads, position_of, quiet, readable, segments, small_segments, zero,
+};
+
+fn log_holding<const N: usize>(records: [&str; N]) -> (tempfile::TempDir, Log) {
+    let dir = tempfile::tempdir().unwrap();
+    let log = quiet().open(dir.path()).unwrap();
+    for record in records {
+        log.append(record.as_bytes()).unwrap();
+    }
+    (dir, log)
+}
+
+#[test]
+fn a_killed_process_loses_nothing_that_it_appended() {
+    let (_dir, log) = log_holding(["a", "b", "c"]);
+    let left = as_if_killed(&log);
+
+    let log = quiet().open(left.path()).unwrap();
+
+    assert_eq!(payloads(&log), ["a", "b", "c"]);
+    assert_eq!(log.append(b"d").unwrap(), Offset::new(3));
+    assert_eq!(log.epoch(), Epoch::new(2));
+    assert_eq!(
+        segments(left.path()).len(),
+        2,
+        "an unclean end is followed by a new segment"
+    );
+}
+
+#[test]
+fn a_closed_log_goes_on_in_the_same_segment_and_epoch() {
+    let (dir, log) = log_holding(["a"]);
+    log.close().unwrap();
+
+    let log = quiet().open(dir.path()).unwrap();
+    log.append(b"b").unwrap();
+
+    assert_eq!(payloads(&log), ["a", "b"]);
+    assert_eq!(log.epoch(), Epoch::new(1));
+    assert_eq!(segments(dir.path()).len(), 1);
+}
+
+#[test]
+fn a_log_survives_many_kills_without_a_hole() {
+    let (mut dir, mut log) = log_holding([]);
+    for round in 0..20_u32 {
+        for i in 0..10 {
+            log.append(format!("{round}/{i}").as_bytes()).unwrap();
+        }
+        if round % 3 == 0 {
+            log.sync().unwrap();
+        }
+        let left = as_if_killed(&log);
+        log = small_segments().open(left.path()).unwrap();
+        dir = left;
+    }
+    let expected: Vec<String> = (0..20)
+        .flat_map(|round| (0..10).map(move |i| format!("{round}/{i}")))
+        .collect();
+    assert_eq!(payloads(&log), expected);
+    drop(log);
+    assert!(dacapo_log::verify(dir.path(), |_| ()).unwrap().is_sound());
+}
+
+#[test]
+fn a_torn_tail_is_dropped_and_the_log_stays_writable() {
+    let (_dir, log) = log_holding(["aaa", "bbb", "ccc"]);
+    let left = as_if_killed(&log);
+    let segment = &segments(left.path())[0];
+    zero(segment, position_of(segment, "ccc"), 3);
+
+    let log = quiet().open(left.path()).unwrap();
+
+    assert_eq!(payloads(&log), ["aaa", "bbb"]);
+    assert_eq!(log.append(b"ddd").unwrap(), Offset::new(2));
+    let status = log.status().unwrap();
+    let cut_bytes = status.epochs.last().unwrap().cut_bytes;
+    assert!(
+        (1..=24).contains(&cut_bytes),
+        "the header of the torn record, less trailing zeros"
+    );
+}
+
+#[test]
+fn a_torn_batch_is_dropped_as_a_whole() {
+    for lost in ["two", "three"] {
+        let (_dir, log) = log_holding(["zero"]);
+        log.append_batch(["one", "two", "three"]).unwrap();
+        let left = as_if_killed(&log);
+        let segment = &segments(left.path())[0];
+        flip(segment, position_of(segment, lost));
+
+        let log = quiet().open(left.path()).unwrap();
+
+        assert_eq!(payloads(&log), ["zero"], "{lost} was torn");
+        assert_eq!(log.append(b"new").unwrap(), Offset::new(1));
+    }
+}
+
+#[test]
+fn a_batch_whose_end_never_reached_the_disk_is_dropped_as_a_whole() {
+    let (_dir, log) = log_holding(["zero"]);
+    log.append_batch(["one", "two", "three"]).unwrap();
+    let left = as_if_killed(&log);
+    let segment = &segments(left.path())[0];
+    zero(segment, position_of(segment, "three") - 24, 24 + 5);
+
+    let log = quiet().open(left.path()).unwrap();
+
+    assert_eq!(payloads(&log), ["zero"]);
+}
+
+#[test]
+fn stale_bytes_behind_a_tear_never_come_back() {
+    // The record at the tear is lost, those behind it are whole on disk.
+    let (_dir, log) = log_holding(["keep", "torn", "old1", "old2", "old3"]);
+    let left = as_if_killed(&log);
+    let segment = &segments(left.path())[0];
+    zero(segment, position_of(segment, "torn") - 24, 28);
+
+    // New records of the same sizes, so that they would join the old ones seamlessly.
+    let log = quiet().open(left.path()).unwrap();
+    assert_eq!(payloads(&log), ["keep"]);
+    log.append(b"new1").unwrap();
+    let mut left = as_if_killed(&log);
+    for _ in 0..3 {
+        let log = quiet().open(left.path()).unwrap();
+        assert_eq!(payloads(&log), ["keep", "new1"]);
+        left = as_if_killed(&log);
+    }
+}
+
+#[test]
+fn recovery_that_is_killed_and_run_again_comes_to_the_same_end() {
+    let (_dir, log) = log_holding(["a", "b", "torn", "stale"]);
+    let left = as_if_killed(&log);
+    let segment = segments(left.path())[0].clone();
+    zero(&segment, position_of(&segment, "torn") - 24, 28);
+    let torn = fs::read(&segment).unwrap();
+    drop(quiet().open(left.path()).unwrap());
+
+    // The new epoch is on disk, the footer and the punched hole are not.
+    fs::write(&segment, torn).unwrap();
+    fs::write(
+        left.path().join("meta"),
+        unclean(&fs::read(left.path().join("meta")).unwrap()),
+    )
+    .unwrap();
+    let log = quiet().open(left.path()).unwrap();
+
+    assert_eq!(payloads(&log), ["a", "b"]);
+    assert_eq!(log.append(b"c").unwrap(), Offset::new(2));
+}
+
+/// A recovery sealed the segment, and the power cut behind it brought an older `meta` back, of a
+/// clean end: what is appended now must not go before the footer, where readers do not look.
+#[test]
+fn nothing_is_appended_to_a_segment_that_has_a_footer() {
+    let (dir, log) = log_holding(["a"]);
+    log.close().unwrap();
+    let meta = dir.path().join("meta");
+    let clean = fs::read(&meta).unwrap();
+    fs::write(&meta, unclean(&clean)).unwrap();
+    drop(quiet().open(dir.path()).unwrap());
+    fs::write(&meta, clean).unwrap();
+
+    let log = quiet().open(dir.path()).unwrap();
+    log.append(b"b").unwrap();
+
+    let reader = Log::options().open_read_only(dir.path()).unwrap();
+    assert_eq!(payloads(&reader), ["a", "b"]);
+}
+
+/// `meta` with one slot damaged: a clean end is then not believed.
+fn unclean(meta: &[u8]) -> Vec<u8> {
+    let mut meta = meta.to_vec();
+    meta[4096 + 200] ^= 1;
+    meta
+}
+
+#[test]
+fn damage_below_the_durable_watermark_is_an_error_and_not_a_tear() {
+    let (_dir, log) = log_holding(["aaa", "bbb"]);
+    log.sync().unwrap();
+    log.append(b"ccc").unwrap();
+    let left = as_if_killed(&log);
+    let segment = segments(left.path())[0].clone();
+    let position = position_of(&segment, "bbb");
+    flip(&segment, position);
+
+    let Err(OpenError::Corrupt(damage)) = quiet().open(left.path()) else {
+        panic!("opened a damaged log")
+    };
+
+    assert_eq!(damage.path, segment);
+    assert_eq!(damage.offset, Some(Offset::new(1)));
+    assert_eq!(damage.position, position as u64 - 24);
+    assert!(matches!(damage.damage, Damage::Checksum { .. }));
+    // The same log, read-only: everything sound is readable, the damage is reported in its place.
+    let log = Log::options().open_read_only(left.path()).unwrap();
+    let (sound, errors) = readable(&log);
+    assert_eq!(sound, ["aaa", "ccc"]);
+    assert!(matches!(&errors[..], [ReadError::Corrupt(c)] if c.offset == Some(Offset::new(1))));
+}
+
+#[test]
+fn a_durable_record_that_became_zeros_is_damage() {
+    let (_dir, log) = log_holding(["aaa", "bbb"]);
+    log.sync().unwrap();
+    let left = as_if_killed(&log);
+    let segment = &segments(left.path())[0];
+    zero(segment, position_of(segment, "bbb") - 24, 27);
+
+    let opened = quiet().open(left.path());
+
+    assert!(matches!(
+        opened,
+        Err(OpenError::Corrupt(damage)) if damage.damage == Damage::Missing && damage.offset == Some(Offset::new(1))
+    ));
+}
+
+#[test]
+fn damage_in_a_closed_log_is_an_error() {
+    let (dir, log) = log_holding(["aaa", "bbb", "ccc"]);
+    log.close().unwrap();
+    let segment = &segments(dir.path())[0];
+    flip(segment, position_of(segment, "ccc"));
+
+    assert!(
+        matches!(quiet().open(dir.path()), Err(OpenError::Corrupt(d)) if d.offset == Some(Offset::new(2)))
+    );
+}
+
+#[test]
+fn every_flipped_bit_of_a_sealed_segment_is_reported_or_harmless() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small_segments().open(dir.path()).unwrap();
+    let records: Vec<String> = (0..120).map(|i| format!("{i:0200}")).collect();
+    for record in &records {
+        log.append(record.as_bytes()).unwrap();
+    }
+    log.close().unwrap();
+    let sealed = segments(dir.path())[0].clone();
+    let sound = fs::read(&sealed).unwrap();
+
+    // A prime step visits every bit position of a byte, and all parts of the file.
+    for bit in (0..sound.len() * 8).step_by(61) {
+        let mut bytes = sound.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&sealed, bytes).unwrap();
+
+        let found = dacapo_log::verify(dir.path(), |_| ());
+
+        if found.is_ok_and(|found| found.is_sound()) {
+            let log = Log::options().open_read_only(dir.path()).unwrap();
+            assert_eq!(
+                payloads(&log),
+                records,
+                "bit {bit} changed a record silently"
+            );
+        }
+        // Whatever is reported, a record that is returned is right.
+        if let Ok(log) = Log::options().open_read_only(dir.path()) {
+            let (sound, _) = readable(&log);
+            assert!(
+                sound.iter().all(|record| records.contains(record)),
+                "bit {bit}"
+            );
+            assert!(
+                sound.len() >= 60,
+                "bit {bit} took {} records",
+                records.len() - sound.len()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_that_a_power_cut_went_behind_is_rewound() {
+    let (_dir, log) = log_holding(["a", "b", "lost1", "lost2"]);
+    let mut tailer = log.tail(Start::Oldest);
+    for _ in 0..4 {
+        tailer.next_blocking().unwrap();
+    }
+    let ahead = tailer.checkpoint();
+    let left = as_if_killed(&log);
+    let segment = &segments(left.path())[0];
+    zero(segment, position_of(segment, "lost1") - 24, 24);
+
+    let log = quiet().open(left.path()).unwrap();
+    for record in ["c", "d", "e"] {
+        log.append(record.as_bytes()).unwrap();
+    }
+
+    let rewound = log.tail(Start::Resume(ahead)).try_next().unwrap_err();
+    let ReadError::Rewound {
+        requested,
+        resume_at,
+        ..
+    } = rewound
+    else {
+        panic!("{rewound}")
+    };
+    assert_eq!((requested, resume_at), (Offset::new(4), Offset::new(2)));
+    let resumed = log
+        .replay(Start::At(resume_at))
+        .map(|record| record.unwrap().offset());
+    assert_eq!(resumed.count(), 3);
+}
+
+#[test]
+fn a_checkpoint_that_a_kill_left_valid_resumes() {
+    let (_dir, log) = log_holding(["a", "b", "c"]);
+    let mut replay = log.replay(Start::Oldest);
+    replay.next();
+    replay.next();
+    let checkpoint = replay.checkpoint();
+    let left = as_if_killed(&log);
+
+    let log = quiet().open(left.path()).unwrap();
+
+    let rest: Vec<_> = log
+        .replay(Start::Resume(checkpoint))
+        .map(|r| r.unwrap().offset())
+        .collect();
+    assert_eq!(rest, [Offset::new(2)]);
+}
+
+/// A closed log of several segments, and their number.
+fn log_of_segments() -> (tempfile::TempDir, usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small_segments().open(dir.path()).unwrap();
+    for i in 0..200_u32 {
+        log.append(format!("{i:0200}").as_bytes()).unwrap();
+    }
+    log.close().unwrap();
+    let count = segments(dir.path()).len();
+    assert!(count > 5);
+    (dir, count)
+}
+
+#[test]
+fn a_segment_deleted_by_hand_is_named_and_the_others_stay_readable() {
+    for from_the_end in 0..5 {
+        let (dir, count) = log_of_segments();
+        let gone = count - 1 - from_the_end;
+        fs::remove_file(&segments(dir.path())[gone]).unwrap();
+
+        let opened = small_segments().open(dir.path());
+
+        let Err(OpenError::SegmentMissing { from, to, .. }) = opened else {
+            panic!("segment {gone} of {count}: {opened:?}")
+        };
+        assert!(from < to);
+        let log = Log::options().open_read_only(dir.path()).unwrap();
+        let (sound, errors) = readable(&log);
+        assert_eq!(
+            sound.len() as u64,
+            200 - to.since(from),
+            "segment {gone} of {count}"
+        );
+        assert!(
+            matches!(errors[..], [ReadError::SegmentMissing { offset, .. }] if offset == from),
+            "segment {gone} of {count}: {errors:?}"
+        );
+        assert!(!dacapo_log::verify(dir.path(), |_| ()).unwrap().is_sound());
+    }
+}
+
+#[test]
+fn an_index_that_lies_or_is_garbage_or_gone_changes_nothing() {
+    let (dir, _) = log_of_segments();
+    let index = segments(dir.path())[0].with_extension("idx");
+    let other = segments(dir.path())[1].with_extension("idx");
+    let sound = fs::read(&index).unwrap();
+    let mut lying = sound.clone();
+    // Points to other records, under a checksum that fits.
+    for point in lying[32..].chunks_exact_mut(8) {
+        point[..4].copy_from_slice(&7_u32.to_le_bytes());
+    }
+    let sum = {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&lying[..12]);
+        hasher.update(&lying[16..]);
+        hasher.finalize()
+    };
+    lying[12..16].copy_from_slice(&sum.to_le_bytes());
+    let versions = [
+        Some(lying),
+        Some(vec![0xFF; 77]),
+        Some(Vec::new()),
+        Some(fs::read(other).unwrap()),
+        None,
+    ];
+    for bytes in versions {
+        match bytes {
+            Some(bytes) => fs::write(&index, bytes).unwrap(),
+            None => fs::remove_file(&index).unwrap(),
+        }
+        let log = small_segments().open(dir.path()).unwrap();
+        for offset in [1, 7, 20, 33] {
+            let record = log.get(Offset::new(offset)).unwrap();
+            assert_eq!(record.payload(), format!("{offset:0200}").as_bytes());
+        }
+    }
+}
+
+#[test]
+fn garbage_in_meta_is_an_error_and_the_records_stay_readable() {
+    let (dir, _) = log_of_segments();
+    fs::write(dir.path().join("meta"), [0xA5; 8192]).unwrap();
+
+    let opened = small_segments().open(dir.path());
+
+    assert!(matches!(opened, Err(OpenError::Corrupt(d)) if d.damage == Damage::Meta));
+    let log = Log::options().open_read_only(dir.path()).unwrap();
+    assert_eq!(payloads(&log).len(), 200);
+}
+
+#[test]
+fn a_log_without_its_meta_is_not_taken_for_a_new_one() {
+    let (dir, _) = log_of_segments();
+    fs::remove_file(dir.path().join("meta")).unwrap();
+
+    assert!(matches!(
+        small_segments().open(dir.path()),
+        Err(OpenError::Corrupt(_))
+    ));
+    let log = Log::options().open_read_only(dir.path()).unwrap();
+    assert_eq!(payloads(&log).len(), 200);
+}
+
+#[test]
+fn one_damaged_slot_of_meta_is_healed_from_the_other() {
+    for slot in [0, 4096] {
+        let (dir, _) = log_of_segments();
+        let meta = dir.path().join("meta");
+        flip(&meta, slot + 130);
+        assert!(!dacapo_log::verify(dir.path(), |_| ()).unwrap().is_sound());
+
+        let log = small_segments().open(dir.path()).unwrap();
+        assert_eq!(payloads(&log).len(), 200);
+        drop(log);
+
+        assert!(dacapo_log::verify(dir.path(), |_| ()).unwrap().is_sound());
+    }
+}
+
+#[test]
+fn another_version_says_so_and_changes_nothing() {
+    let (dir, _) = log_of_segments();
+    for file in [
+        "meta",
+        segments(dir.path())[0]
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap(),
+    ] {
+        let path = dir.path().join(file);
+        let sound = fs::read(&path).unwrap();
+        let mut newer = sound.clone();
+        newer[8] = 9;
+        if file == "meta" {
+            newer[4096 + 8] = 9;
+        }
+        fs::write(&path, newer).unwrap();
+
+        let opened = small_segments().open(dir.path());
+
+        assert!(
+            matches!(&opened, Err(OpenError::Version { found: 9, supported: 1, path: p }) if *p == path),
+            "{opened:?}"
+        );
+        fs::write(&path, sound).unwrap();
+    }
+    assert_eq!(
+        payloads(&small_segments().open(dir.path()).unwrap()).len(),
+        200
+    );
+}
+
+#[test]
+fn a_segment_of_another_log_is_refused() {
+    let (dir, _) = log_of_segments();
+    let (other, _) = log_of_segments();
+    fs::copy(&segments(other.path())[1], &segments(dir.path())[1]).unwrap();
+
+    let opened = small_segments().open(dir.path());
+
+    assert!(
+        matches!(opened, Err(OpenError::Corrupt(d)) if matches!(d.damage, Damage::ForeignLog { .. }))
+    );
+}
+
+#[test]
+fn a_truncated_segment_is_reported() {
+    let (dir, _) = log_of_segments();
+    let segment = segments(dir.path())[1].clone();
+    let bytes = fs::read(&segment).unwrap();
+    for keep in [0, 10, 4096, 12_000] {
+        fs::write(&segment, &bytes[..keep]).unwrap();
+        let opened = small_segments().open(dir.path());
+        assert!(
+            matches!(opened, Err(OpenError::Corrupt(d)) if matches!(d.damage, Damage::Length { .. }))
+        );
+        let (sound, errors) = readable(&Log::options().open_read_only(dir.path()).unwrap());
+        assert!(sound.len() > 100 && !errors.is_empty());
+    }
+}
+
+#[test]
+fn what_a_clean_log_holds_can_be_copied_with_holes_and_goes_on() {
+    let (dir, log) = log_holding(["a"]);
+    log.close().unwrap();
+    let segment = &segments(dir.path())[0];
+    // As `cp --sparse=always` would leave it.
+    let bytes = fs::read(segment).unwrap();
+    fs::remove_file(segment).unwrap();
+    let file = fs::File::create(segment).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &bytes[..8192], 0).unwrap();
+
+    let log = quiet().open(dir.path()).unwrap();
+    for _ in 0..1000 {
+        log.append(&[b'x'; 100]).unwrap();
+    }
+
+    assert_eq!(payloads(&log).len(), 1001);
+}

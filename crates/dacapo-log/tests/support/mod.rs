@@ -1,0 +1,97 @@
+//! What the themed tests share: looking into a log, and leaving one behind as a crash would.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dacapo_log::{Flush, Log, Options, ReadError, Start};
+use tempfile::TempDir;
+
+/// Options under which nothing is flushed unless the test says so.
+pub(crate) fn quiet() -> Options {
+    Log::options().flush(Flush::OnDemand)
+}
+
+/// Small segments, so that a few records roll.
+pub(crate) fn small_segments() -> Options {
+    quiet()
+        .segment_bytes_min(16 << 10)
+        .segment_bytes_max(16 << 10)
+}
+
+/// The payloads of the whole log, as text.
+pub(crate) fn payloads(log: &Log) -> Vec<String> {
+    log.replay(Start::Oldest)
+        .map(|record| String::from_utf8(record.unwrap().payload().to_vec()).unwrap())
+        .collect()
+}
+
+/// The log's directory as a process killed now would leave it: all that was appended is in the
+/// page cache, nothing is closed, and the lock is free.
+pub(crate) fn as_if_killed(log: &Log) -> TempDir {
+    let left = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(log.dir()).unwrap() {
+        let entry = entry.unwrap();
+        // Files come and go while the log works.
+        if let Ok(bytes) = fs::read(entry.path()) {
+            fs::write(left.path().join(entry.file_name()), bytes).unwrap();
+        }
+    }
+    left
+}
+
+/// The segment files in a directory, oldest first.
+pub(crate) fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "seg"))
+        .collect();
+    found.sort();
+    found
+}
+
+/// The only or last place where `needle` stands in a file.
+pub(crate) fn position_of(path: &Path, needle: &str) -> usize {
+    let bytes = fs::read(path).unwrap();
+    let found = bytes
+        .windows(needle.len())
+        .rposition(|window| window == needle.as_bytes());
+    found.unwrap_or_else(|| panic!("{needle:?} is not in {}", path.display()))
+}
+
+/// Changes one byte of a file.
+pub(crate) fn flip(path: &Path, position: usize) {
+    overwrite(path, position, |byte| byte ^ 0x40);
+}
+
+/// Makes `bytes` bytes zero, as if they had never reached the disk.
+pub(crate) fn zero(path: &Path, position: usize, bytes: usize) {
+    for position in position..position + bytes {
+        overwrite(path, position, |_| 0);
+    }
+}
+
+fn overwrite(path: &Path, position: usize, change: impl Fn(u8) -> u8) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[position] = change(bytes[position]);
+    fs::write(path, bytes).unwrap();
+}
+
+/// What can be read around the damage, as text, and the errors met.
+pub(crate) fn readable(log: &Log) -> (Vec<String>, Vec<ReadError>) {
+    let (mut sound, mut errors) = (Vec::new(), Vec::new());
+    let mut replay = log.replay(Start::Oldest);
+    loop {
+        match replay.next() {
+            Some(Ok(record)) => sound.push(String::from_utf8_lossy(record.payload()).into_owned()),
+            Some(Err(error)) => {
+                errors.push(error);
+                replay.skip_damage();
+            }
+            None => return (sound, errors),
+        }
+        assert!(errors.len() < 10_000, "skipping damage moves on");
+    }
+}
