@@ -226,8 +226,9 @@ impl Log {
     ) -> Result<Self, OpenError> {
         recovery::check_directory(disk, dir)?;
         disk.create_dir(dir)?;
+        let overwrites_in_place = disk.overwrites_in_place(dir)?;
         let through_mapping = match options.write_path {
-            WritePath::Auto => disk.overwrites_in_place(dir)?,
+            WritePath::Auto => overwrites_in_place,
             WritePath::Mapped => true,
             WritePath::File => false,
         };
@@ -265,6 +266,7 @@ impl Log {
             log_id,
             epoch: shared.epoch(),
             through_mapping,
+            overwrites_in_place,
         })?;
         let custody = Custody { meta, lock };
         let resumption = Resumption {

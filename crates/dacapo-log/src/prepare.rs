@@ -2,7 +2,9 @@
 //!
 //! Blocks are allocated, then written with zeros, then synced, and only then mapped: so a full
 //! disk is an error here and not a signal at a store, and later stores and syncs find written
-//! blocks. The same thread writes index files of segments that were sealed.
+//! blocks. On a copy-on-write filesystem no zeros are written: each would take a block, and the
+//! record in its place another one. The same thread writes index files of segments that were
+//! sealed.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,6 +30,8 @@ pub(crate) struct Blueprint {
     pub(crate) epoch: Epoch,
     /// Stores go through the mapping, so it is mapped for writing.
     pub(crate) through_mapping: bool,
+    /// The filesystem stores over written blocks in place.
+    pub(crate) overwrites_in_place: bool,
 }
 
 /// A segment file without a name of its own yet; header written, everything durable but the name.
@@ -69,8 +73,10 @@ impl Blueprint {
 
     fn prepare_exactly(&self, file_bytes: u64) -> Result<Prepared, FileError> {
         let file = self.disk.create(&self.dir.join(PREPARED_FILE))?;
-        file.allocate(file_bytes)?;
-        file.write_zeroes(0, file_bytes)?;
+        let allocated = file.allocate(file_bytes)?;
+        if self.overwrites_in_place || !allocated {
+            file.write_zeroes(0, file_bytes)?;
+        }
         let header = SegmentHeader {
             nonce: self.disk.random_u32(),
             log_id: self.log_id,

@@ -60,24 +60,25 @@ fn run(program: &str, arguments: &[&str]) -> bool {
 
 #[test]
 fn a_full_tmpfs_stops_appends_until_there_is_space() {
-    fill("tmpfs", Mounted::tmpfs());
+    fill("tmpfs", Mounted::tmpfs(), 40_000);
 }
 
 #[test]
 fn a_full_ext4_stops_appends_until_there_is_space() {
-    fill("ext4", Mounted::in_file("mkfs.ext4", &["-q", "-F"], "64M"));
+    let ext4 = Mounted::in_file("mkfs.ext4", &["-q", "-F"], "64M");
+    fill("ext4", ext4, 30_000);
 }
 
 #[test]
 fn a_full_btrfs_stops_appends_until_there_is_space() {
-    // The smallest that mkfs makes; its copy-on-write is why the log writes through the file.
-    fill(
-        "btrfs",
-        Mounted::in_file("mkfs.btrfs", &["-q", "--mixed"], "114M"),
-    );
+    // The smallest that mkfs makes; its copy-on-write is why the log writes through the file, and
+    // why it writes no zeros first: they took half of the disk, and gave it back when they liked.
+    let btrfs = Mounted::in_file("mkfs.btrfs", &["-q", "--mixed"], "114M");
+    fill("btrfs", btrfs, 70_000);
 }
 
-fn fill(kind: &str, mounted: Option<Mounted>) {
+/// Fills the disk with at least `least` records, then gives it some space, and fills that.
+fn fill(kind: &str, mounted: Option<Mounted>, least: u64) {
     let Some(mounted) = mounted else {
         eprintln!("SKIPPED: no {kind} of 64 MiB to fill: mounting one takes root, mkfs and mount");
         return;
@@ -93,7 +94,7 @@ fn fill(kind: &str, mounted: Option<Mounted>) {
     eprintln!(
         "{kind}: {filled} records of 1000 bytes filled the disk, written by {writes:?}: {refused}"
     );
-    assert!(filled > 20_000, "most of the disk is used");
+    assert!(filled > least, "most of the disk is used");
     check(&log, filled);
     log.sync().unwrap();
 
