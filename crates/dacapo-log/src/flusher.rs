@@ -2,11 +2,12 @@
 //!
 //! It decides when; what a flush does is `writer.rs`.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crate::options::Flush;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// What the flush thread was told.
 #[derive(Debug)]
@@ -105,7 +106,7 @@ impl Flusher {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         // The thread itself may be the one that drops the log's last handle.
-        if let Some(thread) = thread.filter(|t| t.thread().id() != std::thread::current().id()) {
+        if let Some(thread) = thread.filter(|t| t.thread().id() != thread::current().id()) {
             // A panic there was printed there; the log is closed all the same.
             let _ = thread.join();
         }

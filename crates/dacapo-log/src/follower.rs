@@ -6,7 +6,7 @@
 //! the log may also be what a crash left behind.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::disk::Disk;
@@ -21,6 +21,7 @@ use crate::recovery::Listing;
 use crate::scan;
 use crate::segment::{self, Segment, SegmentFile};
 use crate::segments::Segments;
+use crate::sync::{Mutex, MutexGuard, thread};
 
 /// How often the writer's files are looked at: at first, and when nothing has happened for long.
 const POLL_FIRST: Duration = Duration::from_micros(250);
@@ -84,7 +85,8 @@ impl Found {
     ) -> Result<Self, OpenError> {
         let mut log_id = meta.map(|meta| meta.log_id);
         let mut files: Vec<SegmentFile> = Vec::new();
-        for &base in &listing.bases {
+        let retained = meta.map_or(Offset::ZERO, |meta| meta.first);
+        for &base in listing.bases.iter().filter(|&&base| base >= retained) {
             match SegmentFile::open(disk, dir, base, log_id) {
                 Ok(file) => {
                     log_id.get_or_insert(file.header.log_id);
@@ -276,11 +278,11 @@ impl Follower {
                 }
                 drop(watched);
                 drop(shared);
-                std::thread::sleep(pause);
+                thread::sleep(pause);
             }
         };
         // Without a thread the waiting would never end; the next look tries again.
-        *watched = std::thread::Builder::new()
+        *watched = thread::Builder::new()
             .name("dacapo-follow".to_owned())
             .spawn(watch)
             .is_ok();
@@ -432,7 +434,9 @@ impl Growing {
             if frame.kind == Kind::Pad {
                 unit.end = format::next_sector(start + 1);
             } else {
-                if frame.relative != expected {
+                let begun = format::base_of(&frame, scratch);
+                // Another segment's file under this one's name begins elsewhere.
+                if frame.relative != expected || begun.is_some_and(|base| base != self.file.base) {
                     return None;
                 }
                 unit.end = end;

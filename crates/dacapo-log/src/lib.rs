@@ -34,11 +34,16 @@
 compile_error!("dacapo-log maps and allocates files in ways that it knows of 64-bit Linux only");
 
 mod clock;
+#[cfg(not(simulation))]
+mod disk;
+#[cfg(simulation)]
+#[path = "simulation/disk.rs"]
 mod disk;
 mod error;
 mod flusher;
 mod follower;
 mod format;
+mod guard;
 mod index;
 mod lock;
 mod log;
@@ -55,6 +60,9 @@ mod scan;
 mod segment;
 mod segment_writer;
 mod segments;
+#[cfg(simulation)]
+#[doc(hidden)]
+pub mod simulation;
 mod status;
 mod sync;
 mod tailer;

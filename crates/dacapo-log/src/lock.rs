@@ -35,9 +35,11 @@ impl Lock {
                 pid: holder(disk, &path),
             });
         }
+        let lock = Self { file };
         // Padded, so that a shorter id leaves no digit of a longer one behind.
-        file.write_at(format!("{:<20}\n", std::process::id()).as_bytes(), 0)?;
-        Ok(Self { file })
+        let pid = format!("{:<20}\n", std::process::id());
+        lock.file.write_at(pid.as_bytes(), 0)?;
+        Ok(lock)
     }
 }
 

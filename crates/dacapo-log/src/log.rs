@@ -3,9 +3,9 @@
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, PoisonError};
 
 use crate::disk::Disk;
 use crate::error::{AppendError, Corruption, FileError, OpenError, ReadError, SyncError};
@@ -24,6 +24,7 @@ use crate::segment::Segment;
 use crate::segment_writer::SegmentWriter;
 use crate::segments::Segments;
 use crate::status::Status;
+use crate::sync::{Mutex, MutexGuard};
 use crate::tailer::Tailer;
 use crate::watermark::Watermark;
 use crate::writer::{Custody, ResumedSegment, Resumption, Writer};
@@ -82,7 +83,8 @@ pub(crate) struct Shared {
     pub(crate) visible: Watermark,
     /// Records before this are safe from power loss.
     pub(crate) durable: Watermark,
-    first: Offset,
+    /// The oldest retained record.
+    first: AtomicU64,
     epochs: Mutex<Vec<EpochStart>>,
     /// Follows another process's writer, in a log that was opened read-only.
     pub(crate) follower: Option<Follower>,
@@ -112,7 +114,7 @@ impl Shared {
             segments: opened.segments,
             visible: Watermark::new(opened.next),
             durable: Watermark::new(opened.durable),
-            first: opened.first,
+            first: AtomicU64::new(opened.first.get()),
             epochs: Mutex::new(opened.epochs),
             follower: opened.follower,
             noticed: Mutex::new(opened.noticed),
@@ -122,7 +124,21 @@ impl Shared {
 
     /// The oldest retained record.
     pub(crate) fn oldest(&self) -> Offset {
-        self.first
+        Offset::new(self.first.load(Acquire))
+    }
+
+    /// Notes that everything before `first` is gone.
+    pub(crate) fn raise_oldest(&self, first: Offset) {
+        self.first.fetch_max(first.get(), Release);
+    }
+
+    /// In a read-only log: looks whether the writing process has dropped segments.
+    pub(crate) fn refresh_oldest(&self) {
+        if self.follower.is_some()
+            && let Ok(Some(loaded)) = meta::load(&self.disk, &self.dir)
+        {
+            self.raise_oldest(loaded.meta.first);
+        }
     }
 
     pub(crate) fn epoch(&self) -> Epoch {
@@ -288,14 +304,17 @@ impl Log {
     }
 
     pub(crate) fn open_reader(dir: &Path) -> Result<Self, OpenError> {
-        let disk = Disk::default();
+        Self::open_reader_on(&Disk::default(), dir)
+    }
+
+    pub(crate) fn open_reader_on(disk: &Disk, dir: &Path) -> Result<Self, OpenError> {
         if disk.is_dir(dir)?.is_none() {
             return Err(OpenError::NotFound {
                 path: dir.to_owned(),
             });
         }
-        recovery::check_directory(&disk, dir)?;
-        let shared = Arc::new(follower::open(&disk, dir)?);
+        recovery::check_directory(disk, dir)?;
+        let shared = Arc::new(follower::open(disk, dir)?);
         // Damage in the last segment is met by whoever reads it.
         let _ = shared.refresh();
         Ok(Self {
@@ -399,6 +418,35 @@ impl Log {
     /// may be lost.
     pub fn sync(&self) -> Result<Offset, SyncError> {
         self.sync_writer()?.flush()
+    }
+
+    /// Drops the oldest segments, those of which every record lies before `before`, and returns the
+    /// oldest record that is left. Gives whole files back, so that some records before `before`
+    /// usually stay; never drops a record that is not durable.
+    ///
+    /// Readers that stand in a dropped segment finish with it. Who then, or later, asks for a
+    /// dropped record gets [`ReadError::Pruned`].
+    ///
+    /// ```
+    /// use dacapo_log::{Log, Offset};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::options().segment_bytes_max(16 << 10).open(dir.path())?;
+    /// for _ in 0..100 {
+    ///     log.append(&[7; 1000])?;
+    /// }
+    /// let next = log.sync()?;
+    /// assert!(log.prune(next)? > Offset::ZERO);
+    /// assert_eq!(log.get(Offset::ZERO).unwrap_err().to_string().lines().count(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SyncError::Poisoned`] if a write or sync has failed.
+    pub fn prune(&self, before: Offset) -> Result<Offset, SyncError> {
+        self.sync_writer()?.prune(before)
     }
 
     fn sync_writer(&self) -> Result<&Arc<Writer>, SyncError> {

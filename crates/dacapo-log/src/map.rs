@@ -32,11 +32,76 @@ enum Backing {
     File {
         _mapping: memmap2::MmapRaw,
     },
-    /// Miri cannot map files; the proof of this module runs on the heap.
-    #[cfg(test)]
+    /// Miri cannot map files, and a simulated disk has none: there, this module runs on the heap.
+    #[cfg(any(test, simulation))]
     Heap {
-        words: *mut [u64],
+        _memory: Arc<Memory>,
     },
+}
+
+/// Memory in the place of a file's pages: what one mapping of it stores, the others see.
+#[cfg(any(test, simulation))]
+#[derive(Debug)]
+pub(crate) struct Memory(Box<[AtomicU64]>);
+
+#[cfg(any(test, simulation))]
+impl Memory {
+    /// Zeros, of a whole number of words.
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self((0..bytes.div_ceil(8)).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// Maps the first `capacity` bytes.
+    pub(crate) fn map(self: &Arc<Self>, capacity: usize, published: usize) -> Map {
+        assert!(published <= capacity && capacity <= self.0.len() * 8);
+        let start = NonNull::new(self.0.as_ptr().cast_mut()).expect("a box is never at null");
+        Map {
+            start: start.cast(),
+            capacity,
+            published: AtomicUsize::new(published),
+            _backing: Backing::Heap {
+                _memory: Arc::clone(self),
+            },
+        }
+    }
+
+    /// Maps the first `capacity` bytes for appending behind `published`.
+    pub(crate) fn grow_from(
+        self: &Arc<Self>,
+        capacity: usize,
+        published: usize,
+        writable: bool,
+    ) -> Frontier {
+        let map = Arc::new(self.map(capacity, published));
+        Frontier { map, writable }
+    }
+
+    /// Copies bytes out, as `pread` does.
+    #[cfg(simulation)]
+    pub(crate) fn read(&self, position: usize, into: &mut [u8]) {
+        let mut done = 0;
+        while done < into.len() {
+            let (word, skip) = ((position + done) / 8, (position + done) % 8);
+            let len = (8 - skip).min(into.len() - done);
+            let bytes = self.0[word].load(Relaxed).to_le_bytes();
+            into[done..done + len].copy_from_slice(&bytes[skip..skip + len]);
+            done += len;
+        }
+    }
+
+    /// Copies bytes in, as `pwrite` does.
+    #[cfg(simulation)]
+    pub(crate) fn write(&self, position: usize, bytes: &[u8]) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let (word, skip) = ((position + done) / 8, (position + done) % 8);
+            let len = (8 - skip).min(bytes.len() - done);
+            let mut new = self.0[word].load(Relaxed).to_le_bytes();
+            new[skip..skip + len].copy_from_slice(&bytes[done..done + len]);
+            self.0[word].store(u64::from_le_bytes(new), Relaxed);
+            done += len;
+        }
+    }
 }
 
 impl fmt::Debug for Map {
@@ -53,16 +118,6 @@ impl fmt::Debug for Map {
 unsafe impl Send for Map {}
 // SAFETY: as above; all methods of `Map` that take `&self` read only.
 unsafe impl Sync for Map {}
-
-#[cfg(test)]
-impl Drop for Backing {
-    fn drop(&mut self) {
-        if let Self::Heap { words } = self {
-            // SAFETY: `words` came from `Box::into_raw` and is freed once, here.
-            drop(unsafe { Box::from_raw(*words) });
-        }
-    }
-}
 
 impl Map {
     /// Maps `capacity` bytes of a file that nobody changes any more, all of them published.
@@ -154,24 +209,6 @@ impl Frontier {
         })
     }
 
-    /// A mapping of nothing but memory, zeroed.
-    #[cfg(test)]
-    pub(crate) fn in_memory(capacity: usize) -> Self {
-        let words = Box::into_raw(vec![0_u64; capacity.div_ceil(8)].into_boxed_slice());
-        let start = NonNull::new(words.cast::<u8>()).expect("a box is never at null");
-        let backing = Backing::Heap { words };
-        let map = Map {
-            start,
-            capacity,
-            published: AtomicUsize::new(0),
-            _backing: backing,
-        };
-        Self {
-            map: Arc::new(map),
-            writable: true,
-        }
-    }
-
     pub(crate) fn map(&self) -> &Arc<Map> {
         &self.map
     }
@@ -192,6 +229,9 @@ impl Frontier {
     /// Stores the word that makes a frame exist for other processes, after all bytes before it.
     #[inline]
     pub(crate) fn commit(&mut self, position: usize, word: u64) {
+        // A crash may come between the bytes and the word that vouches for them.
+        #[cfg(simulation)]
+        crate::disk::pause_in_store();
         assert!(self.writable, "a read-only mapping is not stored to");
         assert!(position.is_multiple_of(8) && position >= self.map.published.load(Relaxed));
         assert!(position <= self.map.capacity && 8 <= self.map.capacity - position);
@@ -224,9 +264,13 @@ impl Frontier {
 mod tests {
     use super::*;
 
+    fn in_memory(capacity: usize) -> Frontier {
+        Arc::new(Memory::new(capacity)).grow_from(capacity, 0, true)
+    }
+
     #[test]
     fn published_bytes_are_seen_by_another_thread_as_they_were_stored() {
-        let mut frontier = Frontier::in_memory(4096);
+        let mut frontier = in_memory(4096);
         let map = Arc::clone(frontier.map());
         let reader = std::thread::spawn(move || {
             while map.published().len() < 16 {
@@ -242,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_committed_word_carries_the_bytes_before_it() {
-        let mut frontier = Frontier::in_memory(64);
+        let mut frontier = in_memory(64);
         frontier.unpublished(8, 8).copy_from_slice(&[7; 8]);
         frontier.commit(0, 42);
         assert_eq!(frontier.map().load_word(0), Some(42));
@@ -255,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_slice_outlives_what_is_published_after_it() {
-        let mut frontier = Frontier::in_memory(64);
+        let mut frontier = in_memory(64);
         frontier.unpublished(0, 8).fill(1);
         frontier.publish(8);
         let map = Arc::clone(frontier.map());
@@ -269,7 +313,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "position >= self.map.published")]
     fn published_bytes_are_never_stored_to() {
-        let mut frontier = Frontier::in_memory(64);
+        let mut frontier = in_memory(64);
         frontier.publish(16);
         frontier.unpublished(8, 8);
     }

@@ -168,7 +168,7 @@ pub(crate) fn rewound_to(
     start.filter(|&start| start < checkpoint.offset)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(simulation)))]
 mod tests {
     use super::*;
 

@@ -7,8 +7,7 @@
 //! sealed.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 
 use crate::clock;
 use crate::disk::{Disk, DiskFile};
@@ -18,6 +17,8 @@ use crate::index;
 use crate::map::Frontier;
 use crate::offset::Epoch;
 use crate::segment::Segment;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 const PREPARED_FILE: &str = "next.tmp";
 
@@ -131,7 +132,7 @@ impl Preparer {
             changed: Condvar::new(),
         });
         let state = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("dacapo-prepare".to_owned())
             .spawn(move || state.work())
             .map_err(|e| FileError::new("start a thread for", &dir, e))?;

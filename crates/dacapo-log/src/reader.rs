@@ -119,7 +119,17 @@ impl Reader {
                 oldest,
             });
         }
-        let segment = self.shared.segments.holding(self.next)?;
+        let segment = match self.shared.segments.holding(self.next) {
+            Err(missing @ ReadError::SegmentMissing { .. }) => {
+                self.shared.refresh_oldest();
+                let (requested, oldest) = (self.next, self.shared.oldest());
+                return Err(match requested < oldest {
+                    true => ReadError::Pruned { requested, oldest },
+                    false => missing,
+                });
+            }
+            held => held?,
+        };
         let found = match segment.base() == self.next {
             true => Ok(format::FRAMES_START),
             false => segment.find(&self.shared.disk, self.next),

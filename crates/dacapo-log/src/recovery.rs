@@ -6,12 +6,13 @@
 //! is removed what is not kept. Interrupted anywhere, the next recovery comes to the same end.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::clock;
 use crate::disk::Disk;
 use crate::error::{Corruption, Damage, FileError, OpenError, SegmentError};
 use crate::format::{self, CleanEnd, EpochStart, Footer, Meta};
+use crate::guard::{self, Guard};
 use crate::index;
 use crate::lock::LOCK_FILE;
 use crate::meta::{self, META_FILE, MetaFile};
@@ -96,7 +97,7 @@ pub(crate) fn check_directory(disk: &Disk, dir: &Path) -> Result<(), OpenError> 
 
 /// Brings the log in `dir` into a state from which to append. The caller holds its lock.
 pub(crate) fn recover(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
-    let started = Instant::now();
+    let started = clock::uptime();
     let listing = Listing::read(disk, dir)?;
     let Some(loaded) = meta::load(disk, dir)? else {
         if let Some(&base) = listing.bases.first() {
@@ -111,6 +112,10 @@ pub(crate) fn recover(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
     let mut segments = Vec::with_capacity(listing.bases.len());
     let mut void = Vec::new();
     for base in listing.bases {
+        if base < loaded.meta.first {
+            void.push(base);
+            continue;
+        }
         let segment = SegmentFile::open(disk, dir, base, Some(loaded.meta.log_id))?;
         let epoch = segment.header.epoch;
         match meta::void_from(&loaded.meta.epochs, epoch) {
@@ -361,6 +366,12 @@ fn unclean_end(
             to: durable,
         });
     }
+    if !guard::stands(Guard::NewSegmentAfterUncleanEnd)
+        && let Some((segment, _, scan)) = unclean.to_seal.pop()
+    {
+        plan.sealed.pop();
+        plan.unfinished = Some(Unfinished { segment, scan });
+    }
     plan.unclean = Some(unclean);
     Ok(plan)
 }
@@ -374,7 +385,9 @@ fn sync_and_scan(
 ) -> Result<(Scan, Offset), SegmentError> {
     // What a killed process wrote may be in the page cache only. Trusted now, and lost by a power
     // cut after new records were made durable, it would leave a hole.
-    disk.open_writable(segment.file.path())?.sync_data()?;
+    if guard::stands(Guard::SyncBeforeTrust) {
+        disk.open_writable(segment.file.path())?.sync_data()?;
+    }
     let (scan, marked) = scan_file(segment)?;
     let durable = durable.max(marked);
     if segment.base.plus(scan.records.into()) <= durable {
@@ -441,7 +454,7 @@ impl Plan {
         dir: &Path,
         loaded: meta::Loaded,
         mut void: Vec<Offset>,
-        started: Instant,
+        started: Duration,
     ) -> Result<Recovered, OpenError> {
         let mut meta = MetaFile::open(disk, dir, loaded)?;
         let (start, unclean) = (self.next, self.unclean);
@@ -465,7 +478,7 @@ impl Plan {
                     epoch: last.next(),
                     start,
                     opened_micros: clock::now_micros(),
-                    recovery_micros: saturating_micros(started.elapsed()),
+                    recovery_micros: saturating_micros(clock::uptime().saturating_sub(started)),
                     cut_bytes: u32::try_from(cut_bytes).unwrap_or(u32::MAX),
                 });
             }
@@ -515,7 +528,7 @@ fn saturating_micros(duration: Duration) -> u32 {
     u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(simulation)))]
 mod tests {
     use super::*;
     use crate::format::SegmentHeader;

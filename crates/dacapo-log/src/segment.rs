@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Corruption, Damage, SegmentError};
@@ -17,6 +17,7 @@ use crate::index;
 use crate::map::Map;
 use crate::offset::Offset;
 use crate::scan;
+use crate::sync::Mutex;
 
 /// The file of the segment that begins at `base`.
 pub(crate) fn path(dir: &Path, base: Offset) -> PathBuf {

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use crate::disk::Disk;
 use crate::error::{Corruption, Damage, ReadError};
 use crate::format::Footer;
 use crate::offset::Offset;
 use crate::segment::{self, Segment, SegmentFile};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Sealed segments that are kept mapped though nobody is reading them.
 const WARM_MAX: usize = 8;
@@ -44,6 +45,8 @@ struct Entry {
     file_bytes: u64,
     footer: Option<Footer>,
     mapped: Weak<Segment>,
+    /// Held while it is growing: nobody could map it again as a sealed one.
+    growing: Option<Arc<Segment>>,
 }
 
 impl Segments {
@@ -66,16 +69,18 @@ impl Segments {
             file_bytes,
             footer: Some(footer.clone()),
             mapped: Weak::new(),
+            growing: None,
         };
         self.list().entries.insert(footer.base, entry);
     }
 
-    /// Lists a segment that is being appended to; its writer keeps it mapped.
+    /// Lists a segment that is being appended to.
     pub(crate) fn add_growing(&self, file_bytes: u64, segment: &Arc<Segment>) {
         let entry = Entry {
             file_bytes,
             footer: None,
             mapped: Arc::downgrade(segment),
+            growing: Some(Arc::clone(segment)),
         };
         self.list().entries.insert(segment.base(), entry);
     }
@@ -85,6 +90,7 @@ impl Segments {
         let mut list = self.list();
         if let Some(entry) = list.entries.get_mut(&segment.base()) {
             entry.footer = Some(footer);
+            entry.growing = None;
         }
         list.keep_warm(Arc::clone(segment));
     }
@@ -136,6 +142,26 @@ impl Segments {
             .range(offset.next()..)
             .next()
             .map(|(&base, _)| base)
+    }
+
+    /// Base and end of the oldest segments: those that are sealed and end at or before `until`.
+    pub(crate) fn sealed_before(&self, until: Offset) -> Vec<(Offset, Offset)> {
+        let list = self.list();
+        let ended = |(&base, entry): (&Offset, &Entry)| {
+            let footer = entry
+                .footer
+                .as_ref()
+                .filter(|footer| footer.next <= until)?;
+            Some((base, footer.next))
+        };
+        list.entries.iter().map_while(ended).collect()
+    }
+
+    /// Forgets the segments that begin before `first`.
+    pub(crate) fn remove_before(&self, first: Offset) {
+        let mut list = self.list();
+        list.entries = list.entries.split_off(&first);
+        list.warm.retain(|warm| warm.base() >= first);
     }
 
     /// All segments, oldest first.

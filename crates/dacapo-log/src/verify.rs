@@ -77,9 +77,15 @@ impl Verification {
 /// ```
 pub fn verify(
     dir: impl AsRef<Path>,
+    progress: impl FnMut(Progress),
+) -> Result<Verification, OpenError> {
+    verify_log(&Log::options().open_read_only(dir)?, progress)
+}
+
+pub(crate) fn verify_log(
+    log: &Log,
     mut progress: impl FnMut(Progress),
 ) -> Result<Verification, OpenError> {
-    let log = Log::options().open_read_only(dir)?;
     let shared = log.shared();
     let summaries = shared.segments.summaries();
     let total_bytes = summaries.iter().map(|summary| summary.file_bytes).sum();
@@ -136,7 +142,7 @@ pub fn verify(
         replay.skip_damage();
     }
     check_indexes(shared, &mut found);
-    found.torn_bytes = torn_bytes(&log, replay.next_offset());
+    found.torn_bytes = torn_bytes(log, replay.next_offset());
     progress(Progress {
         checked_bytes: total_bytes,
         total_bytes,

@@ -196,6 +196,24 @@ fn closing_ends_tailers_after_they_have_read_everything() {
 }
 
 #[test]
+fn a_tailer_that_comes_late_reads_the_segment_that_the_last_handle_left_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small_segments().open(dir.path()).unwrap();
+    for i in 0..100_u32 {
+        log.append(&[i.to_le_bytes(); 100].concat()).unwrap();
+    }
+    let mut tailer = log.tail(Start::Oldest);
+    drop(log);
+    for i in 0..100_u32 {
+        assert_eq!(
+            tailer.next_blocking().unwrap().payload()[..4],
+            i.to_le_bytes()
+        );
+    }
+    assert!(matches!(tailer.next_blocking(), Err(ReadError::Closed)));
+}
+
+#[test]
 fn a_durable_tailer_sees_nothing_before_it_is_durable() {
     let dir = tempfile::tempdir().unwrap();
     let log = quiet().open(dir.path()).unwrap();

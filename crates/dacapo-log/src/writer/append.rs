@@ -10,6 +10,7 @@ use crate::clock;
 use crate::disk::DiskFile;
 use crate::error::{AppendError, FileError};
 use crate::format::{self, Begin, Footer, Kind, NewFrame};
+use crate::guard::{self, Guard};
 use crate::log::Shared;
 use crate::offset::Offset;
 use crate::prepare::Size;
@@ -293,7 +294,7 @@ fn record_frames<'a>(
         .enumerate()
         .map(move |(i, (relative, payload))| NewFrame {
             kind: Kind::Record,
-            continues: i < last,
+            continues: i < last && guard::stands(Guard::BatchEndMark),
             relative,
             timestamp_micros,
             payload,

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use super::Writer;
 use crate::error::{FileError, SyncError};
 use crate::offset::Offset;
+use crate::sync::thread;
 
 impl Writer {
     /// Makes everything appended so far durable, and returns the offset before which all is.
@@ -92,7 +93,7 @@ impl Writer {
                 let _ = flushing.flush();
             }
         };
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("dacapo-flush".to_owned())
             .spawn(flush);
         let dir = &writer.shared.dir;

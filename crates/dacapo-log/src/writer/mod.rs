@@ -1,4 +1,4 @@
-//! The writing side of an open log: append, roll, flush, close.
+//! The writing side of an open log: append, roll, flush, prune, close.
 //!
 //! One lock orders the appends, and is held for a copy and a checksum; another one lets one flush
 //! run at a time, and is never held while appending. After a failed write or sync nothing more is
@@ -7,9 +7,10 @@
 mod append;
 mod close;
 mod flush;
+mod prune;
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use self::append::{Active, Appender};
 use crate::disk::DiskFile;
@@ -23,6 +24,7 @@ use crate::offset::Offset;
 use crate::options::Options;
 use crate::prepare::Preparer;
 use crate::segment_writer::SegmentWriter;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Bytes of a segment that no record can use: header, footer, the frame that begins it, and the
 /// sector that is kept for the last mark.
@@ -158,5 +160,5 @@ impl Writer {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(simulation)))]
 mod tests;

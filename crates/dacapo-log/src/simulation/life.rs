@@ -1,0 +1,487 @@
+//! One seed: a log that is used by several threads, crashes, and is opened again, generation after
+//! generation, with a model beside it.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use shuttle::future::block_on;
+use shuttle::thread;
+
+use super::Coverage;
+use super::cut::Cut;
+use super::model::Model;
+use super::random::Random;
+use crate::disk::{DIR, Disk, Fault, errnos_of};
+use crate::verify::verify_log;
+use crate::{Flush, Log, Offset, OpenError, Options, ReadError, Record, Start, Tailer, WritePath};
+
+/// How a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ending {
+    Closed,
+    Crashed,
+    /// Not on purpose: a call failed, and the log would not go on.
+    Failed,
+}
+
+pub(super) struct Life {
+    random: Random,
+    disk: Disk,
+    options: Options,
+    model: Shared,
+    /// So many records have to be there when the log is opened next.
+    kept: u64,
+    /// This generation's recovery was seen to its end.
+    opened: bool,
+    pub(super) coverage: Coverage,
+}
+
+/// The model, as the threads of a life share it. Never locked over a turn.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Model>>);
+
+impl Shared {
+    fn get(&self) -> MutexGuard<'_, Model> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Life {
+    pub(super) fn new(mut random: Random) -> Self {
+        let options = Options {
+            segment_bytes_max: *random.pick(&[16 << 10, 32 << 10]),
+            segment_bytes_min: 16 << 10,
+            flush: Flush::OnDemand,
+            write_path: *random.pick(&[WritePath::Mapped, WritePath::Mapped, WritePath::File]),
+        };
+        Self {
+            disk: Disk::new(random.fork()),
+            options,
+            model: Shared::default(),
+            kept: 0,
+            opened: false,
+            coverage: Coverage::default(),
+            random,
+        }
+    }
+
+    /// Lives through some generations; panics at the first thing that must not be.
+    pub(super) fn live(&mut self, generations: u64) {
+        for _ in 0..generations {
+            self.coverage.generations += 1;
+            let ending = self.generation();
+            super::trace(|| format!("{ending:?}, during {:?}", self.disk.crashed()));
+            self.end(ending);
+        }
+        // What the last crash left has to open as well.
+        if let Some(log) = self.open(None) {
+            drop(log);
+        }
+        self.coverage.add_calls(&self.disk);
+        self.coverage.tally = self.model.get().tally.clone();
+    }
+
+    /// Meets one fault, and no crash; `false` if it was never met.
+    pub(super) fn meet(&mut self, fault: Fault) -> bool {
+        self.disk.fail(Some(fault));
+        let ending = match self.open(None) {
+            Some(log) => self.use_log(log, None),
+            None => Ending::Failed,
+        };
+        let met = self.disk.failed().is_some();
+        self.coverage.add_fault(&self.disk);
+        self.disk.fail(None);
+        if ending != Ending::Closed {
+            self.kept = self.model.get().durable();
+        }
+        let log = self.open(None).expect("without a fault it opens");
+        let offset = log.append(b"goes on").expect("without a fault it goes on");
+        assert_eq!(log.sync().expect("synced"), offset.next());
+        met
+    }
+
+    fn generation(&mut self) -> Ending {
+        self.opened = false;
+        if self.random.one_in(2) {
+            self.look();
+        }
+        let crash = self.random.one_in(3).then(|| self.random.below(60));
+        if self.random.one_in(5) {
+            let action = *self
+                .random
+                .pick(&["write", "sync", "allocate", "create", "map", "rename"]);
+            let fault = Fault {
+                after: self.random.below(80),
+                errno: *self.random.pick(errnos_of(action)),
+            };
+            super::trace(|| format!("{fault:?}"));
+            self.disk.fail(Some(fault));
+        }
+        let Some(log) = self.open(crash) else {
+            self.coverage.crashes_in_recovery += u64::from(self.disk.crashed().is_some());
+            return match self.disk.crashed() {
+                Some(_) => Ending::Crashed,
+                None => Ending::Failed,
+            };
+        };
+        let budget = *self.random.pick(&[20, 100, 400]);
+        let crash = (!self.random.one_in(4)).then(|| self.random.below(budget));
+        self.use_log(log, crash)
+    }
+
+    /// Opens the log for writing and checks what it holds; `None` if that was not to be.
+    fn open(&mut self, crash: Option<u64>) -> Option<Log> {
+        self.disk.crash_in(crash);
+        let opened = Log::open_writer_on(&self.disk, Path::new(DIR), &self.options);
+        self.disk.crash_in(None);
+        if self.disk.crashed().is_some() {
+            return None;
+        }
+        let log = match opened {
+            Ok(log) => log,
+            Err(error @ (OpenError::Io(_) | OpenError::StorageFull { .. })) => {
+                assert!(self.disk.failed().is_some(), "it does not open: {error}");
+                return None;
+            }
+            Err(error) => panic!("it does not open: {error}"),
+        };
+        // A fault is for those who write.
+        let checked = self.disk.failed().is_some();
+        if !checked {
+            self.disk.fail(None);
+        }
+        super::trace(|| {
+            format!(
+                "opened, {} kept, {} to {}",
+                self.kept,
+                log.oldest(),
+                log.next_offset()
+            )
+        });
+        self.model.get().check_opened(&log, self.kept);
+        self.opened = true;
+        Some(log)
+    }
+
+    /// Reads what a crash left, without recovering it.
+    fn look(&mut self) {
+        match Log::open_reader_on(&self.disk, Path::new(DIR)) {
+            Ok(log) => {
+                let promised = log.durable_offset();
+                let mut model = self.model.get();
+                model.check_read_only(&log, self.kept);
+                model.promised(promised);
+                self.kept = self.kept.max(promised.get());
+                drop(model);
+                verify_log(&log, |_| ()).expect("what can be opened can be verified");
+            }
+            Err(OpenError::NotFound { .. }) => assert_eq!(self.kept, 0, "the log is gone"),
+            Err(error) => panic!("it cannot be read: {error}"),
+        }
+    }
+
+    /// Uses the log from several threads, until they are done or it crashes.
+    fn use_log(&mut self, log: Log, crash: Option<u64>) -> Ending {
+        self.disk.crash_in(crash);
+        let tailers: Vec<_> = (0..self.random.below(3))
+            .map(|_| {
+                let follower = Follower {
+                    disk: self.disk.clone(),
+                    model: self.model.clone(),
+                    durable_only: self.random.one_in(2),
+                };
+                let start = Start::At(Offset::new(
+                    log.oldest().get()
+                        + self
+                            .random
+                            .below(log.next_offset().get() - log.oldest().get() + 1),
+                ));
+                let tailer = log.tail(start);
+                thread::spawn(move || follower.follow(tailer))
+            })
+            .collect();
+        let producers: Vec<_> = (0..1 + self.random.below(3))
+            .map(|_| {
+                let mut producer = Producer {
+                    random: self.random.fork(),
+                    disk: self.disk.clone(),
+                    model: self.model.clone(),
+                    log: log.clone(),
+                };
+                thread::spawn(move || producer.produce())
+            })
+            .collect();
+        for producer in producers {
+            producer.join().expect("a producer");
+        }
+        self.coverage.segments_most = self.coverage.segments_most.max(segments(&self.disk));
+        let ending = if self.disk.crashed().is_none() && self.random.one_in(4) {
+            self.close(&log)
+        } else {
+            self.disk.crash_now();
+            Ending::Crashed
+        };
+        drop(log);
+        for tailer in tailers {
+            tailer.join().expect("a tailer");
+        }
+        ending
+    }
+
+    fn close(&mut self, log: &Log) -> Ending {
+        let closed = log.close();
+        if self.disk.crashed().is_some() {
+            return Ending::Crashed;
+        }
+        let failed = self.disk.failed();
+        if let Err(error) = closed {
+            assert!(failed.is_some(), "it does not close: {error}");
+            return Ending::Failed;
+        }
+        let model = self.model.get();
+        assert_eq!(
+            log.durable_offset().get(),
+            model.end(),
+            "closed, so durable"
+        );
+        drop(model);
+        if failed.is_none() {
+            self.disk.fail(None);
+            self.check_closed();
+        }
+        Ending::Closed
+    }
+
+    /// A closed log is sound, its derived files included.
+    fn check_closed(&mut self) {
+        self.disk.crash_in(None);
+        let log = Log::open_reader_on(&self.disk, Path::new(DIR)).expect("a closed log opens");
+        let found = verify_log(&log, |_| ()).expect("a closed log can be verified");
+        let model = self.model.get();
+        assert_eq!(found.records, model.end() - log.oldest().get());
+        assert_eq!((found.lost, found.damages), (vec![], vec![]));
+    }
+
+    /// Makes of the disk what the next generation finds.
+    fn end(&mut self, ending: Ending) {
+        self.coverage.add_calls(&self.disk);
+        self.coverage.add_fault(&self.disk);
+        let faulty = self.disk.failed().is_some();
+        self.disk.fail(None);
+        self.disk.crash_in(None);
+        let model = self.model.get();
+        let (end, durable) = (model.end(), model.durable());
+        drop(model);
+        if ending == Ending::Closed {
+            self.kept = end;
+            self.coverage.closes += 1;
+        }
+        // A process may also go on, after a close or a failure, without a crash.
+        let goes_on = ending != Ending::Crashed && self.disk.crashed().is_none();
+        if goes_on && self.random.one_in(2) {
+            self.kept = if ending == Ending::Closed {
+                end
+            } else {
+                durable
+            };
+            return;
+        }
+        self.disk.crash_now();
+        self.coverage.add_crash(&self.disk);
+        if self.random.one_in(4) {
+            self.coverage.kills += 1;
+            // What a failed sync has lost may be read from the disk again, as it was.
+            super::trace(|| format!("killed {:?}", self.disk.state().names));
+            self.kept = match ending {
+                Ending::Closed => end,
+                _ if faulty => durable,
+                Ending::Crashed if self.opened => end,
+                _ => self.kept,
+            };
+            self.disk = self.disk.after_kill();
+        } else {
+            self.coverage.cuts += 1;
+            if ending != Ending::Closed {
+                self.kept = durable;
+            }
+            let mut cut = Cut {
+                random: self.random.fork(),
+                toll: &mut self.coverage.toll,
+            };
+            self.disk = self.disk.after_power_cut(&mut cut);
+        }
+    }
+}
+
+fn segments(disk: &Disk) -> u64 {
+    let state = disk.state();
+    state
+        .names
+        .keys()
+        .filter(|name| name.ends_with(".seg"))
+        .count() as u64
+}
+
+/// A thread that appends, syncs and prunes.
+struct Producer {
+    random: Random,
+    disk: Disk,
+    model: Shared,
+    log: Log,
+}
+
+impl Producer {
+    fn produce(&mut self) {
+        let syncs_in = *self.random.pick(&[3, 10, 40]);
+        for _ in 0..self.random.below(40) {
+            match self.random.below(60) {
+                0 | 1 => self.prune(),
+                2..10 => self.append_batch(),
+                10 => {
+                    let checkpoint = self.log.tail(Start::Latest).checkpoint();
+                    if self.disk.crashed().is_none() {
+                        self.model.get().keep(checkpoint);
+                    }
+                }
+                _ => self.append_one(),
+            }
+            if self.random.one_in(syncs_in) {
+                self.sync();
+            }
+            if self.disk.crashed().is_some() {
+                return;
+            }
+            let durable = self.log.durable_offset();
+            self.model.get().promised(durable);
+        }
+    }
+
+    fn sync(&mut self) {
+        let next = self.log.next_offset();
+        let synced = match next.get().checked_sub(1) {
+            Some(last) if self.random.one_in(2) => {
+                block_on(self.log.durable(Offset::new(last))).map(|()| next)
+            }
+            _ => self.log.sync(),
+        };
+        if self.disk.crashed().is_some() {
+            return;
+        }
+        match synced {
+            Ok(durable) => self.model.get().promised(durable),
+            Err(error) => assert!(self.disk.failed().is_some(), "it does not sync: {error}"),
+        }
+    }
+
+    fn prune(&mut self) {
+        let next = self.log.next_offset().get();
+        let before = Offset::new(self.random.below(next + 2));
+        self.model.get().prune_to(before);
+        let pruned = self.log.prune(before);
+        if self.disk.crashed().is_some() {
+            return;
+        }
+        match pruned {
+            Ok(oldest) => assert!(oldest <= before.max(self.log.oldest())),
+            Err(error) => assert!(self.disk.failed().is_some(), "it does not prune: {error}"),
+        }
+    }
+
+    /// No two are the same.
+    fn payload(&mut self, longest: usize) -> Vec<u8> {
+        let len = self.random.index(longest);
+        let mut payload = match self.random.below(4) {
+            0 => vec![0; len],
+            // Words that begin a frame, and that pad.
+            1 => {
+                let kind = 1 + self.random.below(5);
+                let word = 0xDC_u64 << 56 | kind << 40 | self.random.below(64);
+                word.to_le_bytes().repeat(len.div_ceil(8))
+            }
+            _ => self.random.bytes(len),
+        };
+        payload.extend_from_slice(&self.random.next().to_le_bytes());
+        payload
+    }
+
+    fn append_one(&mut self) {
+        let longest = *self.random.pick(&[40, 600, 3000]);
+        let payload = self.payload(longest);
+        let begun = self.model.get().begin(vec![payload.clone()]);
+        let result = self
+            .log
+            .append(&payload)
+            .map(|offset| offset..offset.next());
+        self.returned(&begun, result);
+    }
+
+    fn append_batch(&mut self) {
+        let count = 1 + self.random.index(20);
+        let longest = 1 + self.random.index(6000 / count);
+        let payloads: Vec<Vec<u8>> = (0..count).map(|_| self.payload(longest)).collect();
+        let begun = self.model.get().begin(payloads.clone());
+        let result = self.log.append_batch(&payloads);
+        self.returned(&begun, result);
+    }
+
+    fn returned(
+        &self,
+        begun: &super::model::Begun,
+        result: Result<std::ops::Range<Offset>, crate::AppendError>,
+    ) {
+        // Behind a crash nobody is there to be told.
+        if self.disk.crashed().is_none() {
+            let faulty = self.disk.failed().is_some();
+            self.model.get().appended(begun, result, faulty);
+        }
+    }
+}
+
+/// A thread that tails.
+struct Follower {
+    disk: Disk,
+    model: Shared,
+    durable_only: bool,
+}
+
+impl Follower {
+    fn follow(&self, mut tailer: Tailer) {
+        if self.durable_only {
+            tailer = tailer.durable_only();
+        }
+        // What a reader holds must stay as it was.
+        let mut held: Vec<(Record, Vec<u8>)> = Vec::new();
+        loop {
+            let expected = tailer.next_offset();
+            let read = block_on(tailer.next());
+            if self.disk.crashed().is_some() {
+                break;
+            }
+            match read {
+                Ok(record) => {
+                    assert_eq!(record.offset(), expected, "no gap and no duplicate");
+                    let mut model = self.model.get();
+                    model.seen(record.offset(), record.payload());
+                    if self.durable_only {
+                        model.promised(record.offset().next());
+                    }
+                    if held.len() < 8 {
+                        let copy = record.payload().to_vec();
+                        held.push((record, copy));
+                    }
+                }
+                Err(ReadError::Closed | ReadError::Pruned { .. }) => break,
+                Err(error) => {
+                    assert!(self.disk.failed().is_some(), "a tailer met: {error}");
+                    break;
+                }
+            }
+        }
+        for (record, copy) in held {
+            assert!(
+                record.payload() == copy,
+                "a record changed in a reader's hands"
+            );
+        }
+    }
+}
