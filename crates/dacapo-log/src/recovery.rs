@@ -99,6 +99,14 @@ pub(crate) fn check_directory(disk: &Disk, dir: &Path) -> Result<(), OpenError> 
 pub(crate) fn recover(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
     let started = clock::uptime();
     let listing = Listing::read(disk, dir)?;
+    if listing.has_meta {
+        // What a killed process wrote may be in the page cache only, and what a failed sync could not
+        // write looks written there: acted upon, and then lost by a power cut, it would leave a
+        // clean end that is none any more.
+        let file = disk.open_writable(&dir.join(META_FILE))?;
+        file.sync_data()?;
+        file.evict(0)?;
+    }
     let Some(loaded) = meta::load(disk, dir)? else {
         if let Some(&base) = listing.bases.first() {
             let gone = Corruption::new(&dir.join(META_FILE), 0, Damage::Meta);
@@ -125,12 +133,7 @@ pub(crate) fn recover(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
     }
     let plan = match loaded.meta.clean.clone().filter(|_| loaded.agreed) {
         Some(clean) => clean_end(dir, segments, &clean, loaded.meta.first)?,
-        None => {
-            // What a killed process wrote to `meta` may be in the page cache only. Acted upon, and
-            // then lost by a power cut, it would leave a clean end that is none any more.
-            disk.open_writable(&dir.join(META_FILE))?.sync_data()?;
-            unclean_end(disk, dir, segments, &loaded.meta)?
-        }
+        None => unclean_end(disk, dir, segments, &loaded.meta)?,
     };
     plan.carry_out(disk, dir, loaded, void, started)
 }
@@ -509,10 +512,12 @@ fn seal(
     footer: &Footer,
     scan: &Scan,
 ) -> Result<(), SegmentError> {
+    // Also where it stands already: a recovery whose sync failed has left it in the page cache, where
+    // it looks written.
+    let file = disk.open_writable(segment.file.path())?;
+    segment_writer::write_footer(&file, segment.frames_end(), &footer.encode())?;
+    file.sync_data()?;
     if segment.footer.as_ref() != Some(footer) {
-        let file = disk.open_writable(segment.file.path())?;
-        segment_writer::write_footer(&file, segment.frames_end(), &footer.encode())?;
-        file.sync_data()?;
         // Only zeros: a reader in another process may hold what stands before them.
         let unused = scan.end_position + torn_bytes(segment, scan)?;
         let from = unused.next_multiple_of(format::PAGE_BYTES);

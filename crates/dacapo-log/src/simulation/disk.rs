@@ -133,6 +133,10 @@ impl Inode {
         for page in position / PAGE_BYTES..end.div_ceil(PAGE_BYTES) {
             self.holes.remove(&page);
         }
+        // Written again, also with the same bytes: the page cache knows that it is to be written.
+        for sector in position / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES) {
+            self.unwritten.remove(&sector);
+        }
         self.memory.write(position, bytes);
     }
 
