@@ -393,11 +393,9 @@ fn sync_and_scan(
     }
     let (scan, marked) = scan_file(segment)?;
     let durable = durable.max(marked);
-    if segment.base.plus(scan.records.into()) <= durable {
-        return Ok((scan, durable));
-    }
     // Where no mark vouches for it, what is in the page cache may be what a failed sync could not
-    // write: the pages look clean, and every later sync succeeds. Only the disk knows.
+    // write: the pages look clean, and every later sync succeeds. Only the disk knows. No mark
+    // vouches for itself, so there is always something to read again.
     let known = u32::try_from(durable.since(segment.base)).unwrap_or(u32::MAX);
     let from = index::point_before(&scan.index, known)
         .map_or(format::FRAMES_START, |p| p.position as usize);

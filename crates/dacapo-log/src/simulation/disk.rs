@@ -266,6 +266,17 @@ fn kind_of(action: &str, path: &Path) -> String {
     format!("{action} {file}")
 }
 
+/// All ways in which some call can fail.
+#[cfg(test)]
+pub(crate) const ERRNOS: [Errno; 6] = [
+    Errno::IO,
+    Errno::NOSPC,
+    Errno::DQUOT,
+    Errno::MFILE,
+    Errno::NOMEM,
+    Errno::NOLCK,
+];
+
 /// The ways in which a call of this kind can fail.
 pub(crate) fn errnos_of(action: &str) -> &'static [Errno] {
     match action {
@@ -338,6 +349,14 @@ impl Disk {
         let mut state = self.state();
         state.fault = fault;
         state.failed = None;
+    }
+
+    /// Does something that no fault meets: those are for who writes.
+    pub(crate) fn without_fault<T>(&self, work: impl FnOnce() -> T) -> T {
+        let fault = self.state().fault.take();
+        let done = work();
+        self.state().fault = fault;
+        done
     }
 
     /// The call that failed on demand, since one was asked to.
@@ -630,10 +649,16 @@ impl DiskFile {
         if allowed.is_err() && self.disk.crashed().is_some() {
             return allowed;
         }
-        // A call that fails may have written a part.
+        // A call that fails may have written some pages before it, and nothing of the one at hand.
         let done = match &allowed {
             Ok(()) => bytes.len(),
-            Err(_) => self.disk.state().random.index(bytes.len() + 1),
+            Err(_) => {
+                let pages = (position + bytes.len() - 1) / PAGE_BYTES - position / PAGE_BYTES;
+                match self.disk.state().random.index(pages + 1) {
+                    0 => 0,
+                    n => (position / PAGE_BYTES + n) * PAGE_BYTES - position,
+                }
+            }
         };
         self.with(|inode| inode.write(&bytes[..done], position));
         allowed

@@ -145,11 +145,6 @@ impl Life {
             }
             Err(error) => panic!("it does not open: {error}"),
         };
-        // A fault is for those who write.
-        let checked = self.disk.failed().is_some();
-        if !checked {
-            self.disk.fail(None);
-        }
         super::trace(|| {
             format!(
                 "opened, {} kept, {} to {}",
@@ -158,7 +153,8 @@ impl Life {
                 log.next_offset()
             )
         });
-        self.model.get().check_opened(&log, self.kept);
+        self.disk
+            .without_fault(|| self.model.get().check_opened(&log, self.kept));
         self.opened = true;
         Some(log)
     }

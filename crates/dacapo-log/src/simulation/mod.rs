@@ -29,7 +29,7 @@ use self::life::Life;
 use self::model::Tally;
 use self::random::Random;
 use self::turns::Turns;
-use crate::disk::Disk;
+use crate::disk::{Disk, Fault};
 
 /// What some lives have met.
 #[derive(Clone, Debug, Default)]
@@ -130,6 +130,16 @@ fn live(seed: u64) -> Coverage {
         let mut life = Life::new(random.clone());
         life.live(generations);
         life.coverage.clone()
+    })
+}
+
+/// Opens and uses a log in which one call fails, and opens it again; `None` if the call never came.
+fn live_with_fault(seed: u64, fault: Fault) -> Option<Coverage> {
+    let mut random = Random::seeded(seed);
+    let turns = random.fork();
+    simulate(turns, move || {
+        let mut life = Life::new(random.clone());
+        life.meet(fault).then(|| life.coverage.clone())
     })
 }
 
