@@ -133,7 +133,7 @@ pub(crate) fn recover(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
     }
     let plan = match loaded.meta.clean.clone().filter(|_| loaded.agreed) {
         Some(clean) => clean_end(dir, segments, &clean, loaded.meta.first)?,
-        None => unclean_end(disk, dir, segments, &loaded.meta)?,
+        None => unclean_end(dir, segments, &loaded.meta)?,
     };
     plan.carry_out(disk, dir, loaded, void, started)
 }
@@ -298,17 +298,12 @@ fn clean_end(
 }
 
 /// The process was killed, or the machine went down: find the first record that did not survive.
-fn unclean_end(
-    disk: &Disk,
-    dir: &Path,
-    mut segments: Vec<SegmentFile>,
-    meta: &Meta,
-) -> Result<Plan, OpenError> {
+fn unclean_end(dir: &Path, mut segments: Vec<SegmentFile>, meta: &Meta) -> Result<Plan, OpenError> {
     let mut durable = meta.durable;
     let mut scanned: Vec<(SegmentFile, Scan)> = Vec::new();
     // Backwards, until a watermark vouches for all that lies before.
     while let Some(segment) = segments.pop() {
-        let (scan, known) = sync_and_scan(disk, &segment, durable)?;
+        let (scan, known) = scan_disk(&segment, durable)?;
         durable = known;
         // A flush that ended behind the segment's base has synced all segments before it, their
         // footers too. One that ended at the base may have come before the footer.
@@ -379,18 +374,9 @@ fn unclean_end(
     Ok(plan)
 }
 
-/// Makes a segment durable as it is read, then reads it; with the highest watermark known, from the
-/// frames behind a stop as well.
-fn sync_and_scan(
-    disk: &Disk,
-    segment: &SegmentFile,
-    durable: Offset,
-) -> Result<(Scan, Offset), SegmentError> {
-    // What a killed process wrote may be in the page cache only. Trusted now, and lost by a power
-    // cut after new records were made durable, it would leave a hole.
-    if guard::stands(Guard::SyncBeforeTrust) {
-        disk.open_writable(segment.file.path())?.sync_data()?;
-    }
+/// Reads a segment, where no mark vouches for it from the disk; with the highest watermark known, from
+/// the frames behind a stop as well.
+fn scan_disk(segment: &SegmentFile, durable: Offset) -> Result<(Scan, Offset), SegmentError> {
     let (scan, marked) = scan_file(segment)?;
     let durable = durable.max(marked);
     // Where no mark vouches for it, what is in the page cache may be what a failed sync could not
@@ -514,7 +500,11 @@ fn seal(
     // it looks written.
     let file = disk.open_writable(segment.file.path())?;
     segment_writer::write_footer(&file, segment.frames_end(), &footer.encode())?;
-    file.sync_data()?;
+    // The frames as well: what a killed process wrote may be in the page cache only. Trusted, and lost
+    // by a power cut after new records were made durable, it would leave a hole.
+    if guard::stands(Guard::SyncBeforeTrust) {
+        file.sync_data()?;
+    }
     if segment.footer.as_ref() != Some(footer) {
         // Only zeros: a reader in another process may hold what stands before them.
         let unused = scan.end_position + torn_bytes(segment, scan)?;

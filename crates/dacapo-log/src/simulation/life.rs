@@ -68,10 +68,7 @@ impl Life {
     /// Lives through some generations; panics at the first thing that must not be.
     pub(super) fn live(&mut self, generations: u64) {
         for _ in 0..generations {
-            self.coverage.generations += 1;
-            let ending = self.generation();
-            super::trace(|| format!("{ending:?}, during {:?}", self.disk.crashed()));
-            self.end(ending);
+            self.live_once();
         }
         // What the last crash left has to open as well.
         if let Some(log) = self.open(None) {
@@ -81,19 +78,25 @@ impl Life {
         self.coverage.tally = self.model.get().tally.clone();
     }
 
-    /// Meets one fault, and no crash; `false` if it was never met.
+    fn live_once(&mut self) {
+        self.coverage.generations += 1;
+        let ending = self.generation();
+        super::trace(|| format!("{ending:?}, during {:?}", self.disk.crashed()));
+        self.end(ending);
+    }
+
+    /// Meets one fault in its second generation, or in its first; `false` if the call never came.
     pub(super) fn meet(&mut self, fault: Fault) -> bool {
+        if self.random.one_in(2) {
+            self.live_once();
+        }
         self.disk.fail(Some(fault));
         let ending = match self.open(None) {
             Some(log) => self.use_log(log, None),
             None => Ending::Failed,
         };
         let met = self.disk.failed().is_some();
-        self.coverage.add_fault(&self.disk);
-        self.disk.fail(None);
-        if ending != Ending::Closed {
-            self.kept = self.model.get().durable();
-        }
+        self.end(ending);
         let log = self.open(None).expect("without a fault it opens");
         let offset = log.append(b"goes on").expect("without a fault it goes on");
         assert_eq!(log.sync().expect("synced"), offset.next());

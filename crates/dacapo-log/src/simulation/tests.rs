@@ -1,7 +1,7 @@
 //! Seeds, guards that are taken out, and faults one after the other. What each prints goes into
 //! docs/durability.md.
 
-use std::panic::catch_unwind;
+use std::panic::{UnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
@@ -26,13 +26,10 @@ struct Violation {
     message: String,
 }
 
-/// What the last panic on this thread said: a violation is one, and others are expected of
-/// the threads that it ends.
-fn last_panic() -> String {
-    MESSAGE.with(|message| message.take())
-}
-
 thread_local! {
+    static SIMULATING: Cell<bool> = const { Cell::new(false) };
+    /// What the first panic of this simulation said: the violation, and others are those of the threads
+    /// that it ends.
     static MESSAGE: Cell<String> = const { Cell::new(String::new()) };
 }
 
@@ -55,22 +52,14 @@ fn keep_panics() {
     });
 }
 
-thread_local! {
-    static SIMULATING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Lives one seed with a guard taken out, if any.
-fn attempt(seed: u64, without: Option<Guard>) -> Result<Coverage, Violation> {
+/// Lives one seed, in whichever way.
+fn attempt<T>(seed: u64, live: impl FnOnce() -> T + UnwindSafe) -> Result<T, Violation> {
     keep_panics();
     SIMULATING.set(true);
-    guards::take_out(without);
-    let lived = catch_unwind(|| live(seed));
-    guards::take_out(None);
+    let lived = catch_unwind(live);
     SIMULATING.set(false);
-    lived.map_err(|_| Violation {
-        seed,
-        message: last_panic(),
-    })
+    let message = MESSAGE.take();
+    lived.map_err(|_| Violation { seed, message })
 }
 
 /// Lives the seeds from `first` on, on all processors; ends at a violation.
@@ -83,7 +72,8 @@ fn live_all(first: u64, seeds: u64, without: Option<Guard>) -> Result<Coverage, 
             if seed >= first + seeds {
                 break;
             }
-            let lived = attempt(seed, without);
+            guards::take_out(without);
+            let lived = attempt(seed, || live(seed));
             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
             match (lived, &mut *total) {
                 (Ok(coverage), Ok(total)) => total.add(&coverage),
@@ -149,16 +139,18 @@ fn a_guard_that_is_taken_out_is_missed() {
 
 #[test]
 fn every_call_that_can_fail_fails_once_and_nothing_is_lost() {
-    let lives = setting("DACAPO_SIMULATION_FAULT_LIVES", 4);
+    let lives = setting("DACAPO_SIMULATION_FAULT_LIVES", 40);
     let mut met = Coverage::default();
     let mut faults = 0;
     for seed in 0..lives {
         for errno in ERRNOS {
             for after in 0.. {
-                let Some(coverage) = live_with_fault(seed, Fault { after, errno }) else {
-                    break;
-                };
-                met.add(&coverage);
+                let fault = Fault { after, errno };
+                match attempt(seed, || live_with_fault(seed, fault)) {
+                    Ok(Some(coverage)) => met.add(&coverage),
+                    Ok(None) => break,
+                    Err(Violation { message, .. }) => panic!("{fault:?} in life {seed}: {message}"),
+                }
                 faults += 1;
             }
         }
