@@ -47,6 +47,10 @@ mod guard;
 mod index;
 mod lock;
 mod log;
+#[cfg_attr(
+    simulation,
+    allow(dead_code, reason = "a simulated disk maps memory and no files")
+)]
 mod map;
 mod meta;
 mod offset;
@@ -61,6 +65,10 @@ mod segment;
 mod segment_writer;
 mod segments;
 #[cfg(simulation)]
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "a fuzzer needs less than the tests")
+)]
 #[doc(hidden)]
 pub mod simulation;
 mod status;

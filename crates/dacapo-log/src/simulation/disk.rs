@@ -266,17 +266,6 @@ fn kind_of(action: &str, path: &Path) -> String {
     format!("{action} {file}")
 }
 
-/// All ways in which some call can fail.
-#[cfg(test)]
-pub(crate) const ERRNOS: [Errno; 6] = [
-    Errno::IO,
-    Errno::NOSPC,
-    Errno::DQUOT,
-    Errno::MFILE,
-    Errno::NOMEM,
-    Errno::NOLCK,
-];
-
 /// The ways in which a call of this kind can fail.
 pub(crate) fn errnos_of(action: &str) -> &'static [Errno] {
     match action {

@@ -2,18 +2,17 @@
 //! generation, with a model beside it.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shuttle::future::block_on;
 use shuttle::thread;
 
 use super::Coverage;
 use super::cut::Cut;
-use super::model::Model;
+use super::model::Shared;
 use super::random::Random;
+use super::users::{Follower, Producer, Spectator};
 use crate::disk::{DIR, Disk, Fault, errnos_of};
 use crate::verify::verify_log;
-use crate::{Flush, Log, Offset, OpenError, Options, ReadError, Record, Start, Tailer, WritePath};
+use crate::{Flush, Log, Offset, OpenError, Options, Start, WritePath};
 
 /// How a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,16 +33,6 @@ pub(super) struct Life {
     /// This generation's recovery was seen to its end.
     opened: bool,
     pub(super) coverage: Coverage,
-}
-
-/// The model, as the threads of a life share it. Never locked over a turn.
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Model>>);
-
-impl Shared {
-    fn get(&self) -> MutexGuard<'_, Model> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Life {
@@ -210,8 +199,21 @@ impl Life {
                 thread::spawn(move || producer.produce())
             })
             .collect();
+        let spectators: Vec<_> = (0..self.random.below(4) / 2)
+            .map(|_| {
+                let mut spectator = Spectator {
+                    random: self.random.fork(),
+                    disk: self.disk.clone(),
+                    model: self.model.clone(),
+                };
+                thread::spawn(move || spectator.watch())
+            })
+            .collect();
         for producer in producers {
             producer.join().expect("a producer");
+        }
+        for spectator in spectators {
+            spectator.join().expect("a spectator");
         }
         self.coverage.segments_most = self.coverage.segments_most.max(segments(&self.disk));
         let ending = if self.disk.crashed().is_none() && self.random.one_in(4) {
@@ -319,168 +321,4 @@ fn segments(disk: &Disk) -> u64 {
         .keys()
         .filter(|name| name.ends_with(".seg"))
         .count() as u64
-}
-
-/// A thread that appends, syncs and prunes.
-struct Producer {
-    random: Random,
-    disk: Disk,
-    model: Shared,
-    log: Log,
-}
-
-impl Producer {
-    fn produce(&mut self) {
-        let syncs_in = *self.random.pick(&[3, 10, 40]);
-        for _ in 0..self.random.below(40) {
-            match self.random.below(60) {
-                0 | 1 => self.prune(),
-                2..10 => self.append_batch(),
-                10 => {
-                    let checkpoint = self.log.tail(Start::Latest).checkpoint();
-                    if self.disk.crashed().is_none() {
-                        self.model.get().keep(checkpoint);
-                    }
-                }
-                _ => self.append_one(),
-            }
-            if self.random.one_in(syncs_in) {
-                self.sync();
-            }
-            if self.disk.crashed().is_some() {
-                return;
-            }
-            let durable = self.log.durable_offset();
-            self.model.get().promised(durable);
-        }
-    }
-
-    fn sync(&mut self) {
-        let next = self.log.next_offset();
-        let synced = match next.get().checked_sub(1) {
-            Some(last) if self.random.one_in(2) => {
-                block_on(self.log.durable(Offset::new(last))).map(|()| next)
-            }
-            _ => self.log.sync(),
-        };
-        if self.disk.crashed().is_some() {
-            return;
-        }
-        match synced {
-            Ok(durable) => self.model.get().promised(durable),
-            Err(error) => assert!(self.disk.failed().is_some(), "it does not sync: {error}"),
-        }
-    }
-
-    fn prune(&mut self) {
-        let next = self.log.next_offset().get();
-        let before = Offset::new(self.random.below(next + 2));
-        self.model.get().prune_to(before);
-        let pruned = self.log.prune(before);
-        if self.disk.crashed().is_some() {
-            return;
-        }
-        match pruned {
-            Ok(oldest) => assert!(oldest <= before.max(self.log.oldest())),
-            Err(error) => assert!(self.disk.failed().is_some(), "it does not prune: {error}"),
-        }
-    }
-
-    /// No two are the same.
-    fn payload(&mut self, longest: usize) -> Vec<u8> {
-        let len = self.random.index(longest);
-        let mut payload = match self.random.below(4) {
-            0 => vec![0; len],
-            // Words that begin a frame, and that pad.
-            1 => {
-                let kind = 1 + self.random.below(5);
-                let word = 0xDC_u64 << 56 | kind << 40 | self.random.below(64);
-                word.to_le_bytes().repeat(len.div_ceil(8))
-            }
-            _ => self.random.bytes(len),
-        };
-        payload.extend_from_slice(&self.random.next().to_le_bytes());
-        payload
-    }
-
-    fn append_one(&mut self) {
-        let longest = *self.random.pick(&[40, 600, 3000]);
-        let payload = self.payload(longest);
-        let begun = self.model.get().begin(vec![payload.clone()]);
-        let result = self
-            .log
-            .append(&payload)
-            .map(|offset| offset..offset.next());
-        self.returned(&begun, result);
-    }
-
-    fn append_batch(&mut self) {
-        let count = 1 + self.random.index(20);
-        let longest = 1 + self.random.index(6000 / count);
-        let payloads: Vec<Vec<u8>> = (0..count).map(|_| self.payload(longest)).collect();
-        let begun = self.model.get().begin(payloads.clone());
-        let result = self.log.append_batch(&payloads);
-        self.returned(&begun, result);
-    }
-
-    fn returned(
-        &self,
-        begun: &super::model::Begun,
-        result: Result<std::ops::Range<Offset>, crate::AppendError>,
-    ) {
-        // Behind a crash nobody is there to be told.
-        if self.disk.crashed().is_none() {
-            let faulty = self.disk.failed().is_some();
-            self.model.get().appended(begun, result, faulty);
-        }
-    }
-}
-
-/// A thread that tails.
-struct Follower {
-    disk: Disk,
-    model: Shared,
-    durable_only: bool,
-}
-
-impl Follower {
-    fn follow(&self, mut tailer: Tailer) {
-        if self.durable_only {
-            tailer = tailer.durable_only();
-        }
-        // What a reader holds must stay as it was.
-        let mut held: Vec<(Record, Vec<u8>)> = Vec::new();
-        loop {
-            let expected = tailer.next_offset();
-            let read = block_on(tailer.next());
-            if self.disk.crashed().is_some() {
-                break;
-            }
-            match read {
-                Ok(record) => {
-                    assert_eq!(record.offset(), expected, "no gap and no duplicate");
-                    let mut model = self.model.get();
-                    model.seen(record.offset(), record.payload());
-                    if self.durable_only {
-                        model.promised(record.offset().next());
-                    }
-                    if held.len() < 8 {
-                        let copy = record.payload().to_vec();
-                        held.push((record, copy));
-                    }
-                }
-                Err(ReadError::Closed | ReadError::Pruned { .. }) => break,
-                Err(error) => {
-                    assert!(self.disk.failed().is_some(), "a tailer met: {error}");
-                    break;
-                }
-            }
-        }
-        for (record, copy) in held {
-            assert!(
-                record.payload() == copy,
-                "a record changed in a reader's hands"
-            );
-        }
-    }
 }

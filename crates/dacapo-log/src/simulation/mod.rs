@@ -8,7 +8,7 @@
 //!
 //! In this build `disk.rs` is replaced by `simulation/disk.rs`, and the locks and threads of
 //! `sync.rs` by those of [shuttle](https://docs.rs/shuttle), which run one at a time. `turns.rs` says
-//! whose turn it is, `life.rs` what the threads do, `cut.rs` what a power cut leaves, and `model.rs`
+//! whose turn it is, `life.rs` how a log lives, `users.rs` what its threads do, `cut.rs` what a power cut leaves, and `model.rs`
 //! what must be true. What is modelled, and what is not: docs/durability.md.
 
 pub(crate) mod cut;
@@ -17,6 +17,7 @@ mod life;
 mod model;
 pub(crate) mod random;
 mod turns;
+mod users;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

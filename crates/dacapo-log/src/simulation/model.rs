@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{AppendError, Checkpoint, Log, Offset, ReadError, Start};
 
@@ -28,6 +29,16 @@ pub(crate) struct Model {
     pub(crate) tally: Tally,
 }
 
+/// The model, as the threads of a life share it. Never locked over a turn.
+#[derive(Clone, Default)]
+pub(super) struct Shared(Arc<Mutex<Model>>);
+
+impl Shared {
+    pub(super) fn get(&self) -> MutexGuard<'_, Model> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What was checked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
@@ -38,6 +49,9 @@ pub(crate) struct Tally {
     pub(crate) rewound: u64,
     pub(crate) tailed: u64,
     pub(crate) refused: u64,
+    /// Records read as by another process.
+    pub(crate) spectated: u64,
+    pub(crate) second_writers: u64,
 }
 
 impl Tally {
@@ -49,6 +63,8 @@ impl Tally {
         self.rewound += other.rewound;
         self.tailed += other.tailed;
         self.refused += other.refused;
+        self.spectated += other.spectated;
+        self.second_writers += other.second_writers;
     }
 }
 
@@ -68,10 +84,6 @@ impl Model {
 
     pub(crate) fn durable(&self) -> u64 {
         self.durable
-    }
-
-    pub(crate) fn oldest(&self) -> u64 {
-        self.oldest
     }
 
     /// Before an append: a crash may find it on its way.
@@ -141,6 +153,25 @@ impl Model {
             None => self.is_doubtful(payload),
         };
         assert!(right, "record {offset} is a wrong one, live");
+    }
+
+    /// Somebody asked to drop records, so that some may be gone.
+    pub(crate) fn was_pruned(&self) -> bool {
+        self.prunable > 0
+    }
+
+    /// Whether this record is the last one of its append: a batch is all or nothing.
+    pub(crate) fn ends_unit(&self, offset: Offset, payload: &[u8]) -> bool {
+        let next = offset.next().get();
+        let mut doubtful = self.doubtful.values();
+        if self.records.contains_key(&offset.get()) {
+            !self
+                .batches
+                .iter()
+                .any(|batch| batch.start < next && next < batch.end)
+        } else {
+            doubtful.any(|unit| unit.last().is_some_and(|last| last == payload))
+        }
     }
 
     fn is_doubtful(&self, payload: &[u8]) -> bool {

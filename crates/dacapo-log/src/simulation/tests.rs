@@ -7,9 +7,20 @@ use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use rustix::io::Errno;
+
 use super::*;
-use crate::disk::ERRNOS;
 use crate::guard::Guard;
+
+/// All ways in which some call can fail.
+const ERRNOS: [Errno; 6] = [
+    Errno::IO,
+    Errno::NOSPC,
+    Errno::DQUOT,
+    Errno::MFILE,
+    Errno::NOMEM,
+    Errno::NOLCK,
+];
 
 /// A number that the environment may set.
 fn setting(name: &str, otherwise: u64) -> u64 {
