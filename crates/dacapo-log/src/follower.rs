@@ -305,6 +305,10 @@ impl State {
             let Some(growing) = &mut self.growing else {
                 match Growing::open(shared, self.next) {
                     Ok(Some(growing)) => self.growing = Some(growing),
+                    // The writer has dropped what we have not even seen.
+                    Ok(None) if shared.refresh_oldest() > self.next => {
+                        self.next = shared.oldest();
+                    }
                     Ok(None) if self.durable <= self.next || self.given_up == Some(self.next) => {
                         return Ok(());
                     }
@@ -473,9 +477,7 @@ impl Growing {
         scratch: &mut Vec<u8>,
     ) -> Result<AtStop, ReadError> {
         if self.frontier.map().load_word(self.file.frames_end()) == Some(FOOTER_WORD) {
-            let base = self.segment.base();
-            let found = SegmentFile::open(&shared.disk, &shared.dir, base, Some(shared.log_id))?;
-            match found.footer {
+            match self.file.read_footer()? {
                 Some(footer) if footer.next == self.next() => return Ok(self.leave(shared, footer)),
                 // Sealed since we looked at the frames.
                 Some(footer)

@@ -132,13 +132,15 @@ impl Shared {
         self.first.fetch_max(first.get(), Release);
     }
 
-    /// In a read-only log: looks whether the writing process has dropped segments.
-    pub(crate) fn refresh_oldest(&self) {
+    /// The oldest retained record; in a read-only log, after a look whether the writing process has
+    /// dropped segments.
+    pub(crate) fn refresh_oldest(&self) -> Offset {
         if self.follower.is_some()
             && let Ok(Some(loaded)) = meta::load(&self.disk, &self.dir)
         {
             self.raise_oldest(loaded.meta.first);
         }
+        self.oldest()
     }
 
     pub(crate) fn epoch(&self) -> Epoch {

@@ -121,8 +121,7 @@ impl Reader {
         }
         let segment = match self.shared.segments.holding(self.next) {
             Err(missing @ ReadError::SegmentMissing { .. }) => {
-                self.shared.refresh_oldest();
-                let (requested, oldest) = (self.next, self.shared.oldest());
+                let (requested, oldest) = (self.next, self.shared.refresh_oldest());
                 return Err(match requested < oldest {
                     true => ReadError::Pruned { requested, oldest },
                     false => missing,

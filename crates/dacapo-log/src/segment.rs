@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, PoisonError};
 
 use crate::disk::{Disk, DiskFile};
-use crate::error::{Corruption, Damage, SegmentError};
+use crate::error::{Corruption, Damage, FileError, SegmentError};
 use crate::format::{self, FOOTER_BYTES, Footer, Frame, IndexPoint, Kind, SegmentHeader};
 use crate::index;
 use crate::map::Map;
@@ -74,22 +74,28 @@ impl SegmentFile {
                 found,
             }));
         }
-        let mut bytes = [0; FOOTER_BYTES];
-        file.read_at(&mut bytes, found - format::FOOTER_PAGE_BYTES as u64)?;
-        let footer = Footer::decode(&bytes).filter(|footer| {
-            footer.nonce == header.nonce
-                && footer.base == base
-                && footer.next >= base
-                && footer.next.since(base) < u64::from(u32::MAX)
-                && (format::FRAMES_START..=frames_end(found))
-                    .contains(&(footer.end_position as usize))
-        });
-        Ok(Self {
+        let mut segment = Self {
             file,
             base,
             header,
-            footer,
-        })
+            footer: None,
+        };
+        segment.footer = segment.read_footer()?;
+        Ok(segment)
+    }
+
+    /// Looks at the file once more: whether it has been sealed.
+    pub(crate) fn read_footer(&self) -> Result<Option<Footer>, FileError> {
+        let frames_end = self.frames_end();
+        let mut bytes = [0; FOOTER_BYTES];
+        self.file.read_at(&mut bytes, frames_end as u64)?;
+        Ok(Footer::decode(&bytes).filter(|footer| {
+            footer.nonce == self.header.nonce
+                && footer.base == self.base
+                && footer.next >= self.base
+                && footer.next.since(self.base) < u64::from(u32::MAX)
+                && (format::FRAMES_START..=frames_end).contains(&(footer.end_position as usize))
+        }))
     }
 
     pub(crate) fn open(

@@ -228,6 +228,13 @@ impl State {
         self.changes.clear();
     }
 
+    /// Who holds which lock, as Linux lists it.
+    fn locks(&self) -> String {
+        let pid = std::process::id();
+        let line = |inode| format!("1: FLOCK  ADVISORY  WRITE {pid} 00:00:{inode} 0 EOF\n");
+        self.locked.iter().map(line).collect()
+    }
+
     /// The kernel writes something back that nobody asked for.
     fn write_back(&mut self) {
         if self.random.one_in(8) {
@@ -548,6 +555,9 @@ impl Disk {
 
     pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>, FileError> {
         self.step("read", path)?;
+        if path == Path::new("/proc/locks") {
+            return Ok(self.state().locks().into_bytes());
+        }
         let inode = self.find("read", path)?;
         Ok(self.state().inode(inode).content())
     }
