@@ -4,7 +4,7 @@ mod support;
 
 use std::thread;
 
-use dacapo_log::{Log, Offset, Start};
+use dacapo_log::{Log, Offset, ReadError, Start};
 use support::{flip, quiet, small_segments};
 
 /// What is durable reaches a tailer in a read-only log, though it fills its segment, and though
@@ -18,6 +18,38 @@ fn a_durable_record_that_fills_its_segment_reaches_a_durable_tailer() {
     log.append(&vec![b'x'; log.payload_bytes_max()]).unwrap();
     log.sync().unwrap();
     assert_eq!(tailer.next_blocking().unwrap().offset(), Offset::ZERO);
+}
+
+/// A follower stands in a segment, and finds it and the next ones dropped when it looks again. (It
+/// opened the file once more to read its footer, and failed with "not found".)
+#[test]
+fn a_follower_whose_segment_was_dropped_is_told_where_the_log_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small_segments().open(dir.path()).unwrap();
+    log.append(b"first").unwrap();
+    let follower = Log::options().open_read_only(dir.path()).unwrap();
+    let mut tailer = follower.tail(Start::Oldest);
+    assert_eq!(tailer.next_blocking().unwrap().payload(), b"first");
+
+    for _ in 0..200 {
+        log.append(&[7; 1000]).unwrap();
+    }
+    let next = log.sync().unwrap();
+    let first = log.prune(next).unwrap();
+
+    let left_in_its_segment = loop {
+        match tailer.next_blocking() {
+            Ok(record) => assert!(record.offset() < first),
+            Err(ReadError::Pruned { requested, oldest }) => {
+                assert_eq!(oldest, first);
+                break requested;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(left_in_its_segment < first);
+    let mut late = follower.tail(Start::Oldest);
+    assert_eq!(late.next_blocking().unwrap().offset(), first);
 }
 
 /// No mark follows the flush of a closing log: `meta` says what is durable.

@@ -71,6 +71,8 @@ pub(crate) enum NameChange {
 pub(crate) struct Fault {
     pub(crate) after: u64,
     pub(crate) errno: Errno,
+    /// Only calls of this kind, as `kind_of` names it; otherwise all.
+    pub(crate) kind: Option<&'static str>,
 }
 
 #[derive(Debug, Default)]
@@ -446,6 +448,7 @@ impl Disk {
         }
         if let Some(fault) = &mut state.fault
             && errnos_of(action).contains(&fault.errno)
+            && fault.kind.is_none_or(|only| only == kind)
         {
             if fault.after == 0 {
                 let errno = fault.errno;

@@ -105,6 +105,7 @@ impl Life {
             let fault = Fault {
                 after: self.random.below(80),
                 errno: *self.random.pick(errnos_of(action)),
+                kind: None,
             };
             super::trace(|| format!("{fault:?}"));
             self.disk.fail(Some(fault));

@@ -156,4 +156,6 @@ pub fn live_script(script: &[u8]) {
 }
 
 #[cfg(test)]
+mod stories;
+#[cfg(test)]
 mod tests;

@@ -156,7 +156,11 @@ fn every_call_that_can_fail_fails_once_and_nothing_is_lost() {
     for seed in 0..lives {
         for errno in ERRNOS {
             for after in 0.. {
-                let fault = Fault { after, errno };
+                let fault = Fault {
+                    after,
+                    errno,
+                    kind: None,
+                };
                 match attempt(seed, || live_with_fault(seed, fault)) {
                     Ok(Some(coverage)) => met.add(&coverage),
                     Ok(None) => break,
