@@ -98,16 +98,25 @@ impl Replay {
         if self.failed {
             return Ok(false);
         }
-        let advanced = match self.refused.take() {
-            Some(refused) => Err(refused),
-            None => self.reader.advance(self.end),
-        };
-        let advanced = match advanced {
-            Ok(false) => self.trouble.take().map_or(Ok(false), Err),
-            advanced => advanced,
-        };
-        self.failed = advanced.is_err();
-        advanced
+        if let Some(refused) = self.refused.take() {
+            self.failed = true;
+            return Err(refused);
+        }
+        // An error is large: where there is none, nothing moves it about.
+        match self.reader.advance(self.end) {
+            Ok(true) => Ok(true),
+            Ok(false) => match self.trouble.take() {
+                None => Ok(false),
+                Some(trouble) => {
+                    self.failed = true;
+                    Err(trouble)
+                }
+            },
+            Err(error) => {
+                self.failed = true;
+                Err(error)
+            }
+        }
     }
 
     /// After [`ReadError::Corrupt`] or [`ReadError::SegmentMissing`]: moves behind the damage, and
