@@ -43,6 +43,9 @@ mod error;
 mod flusher;
 mod follower;
 mod format;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod index;
 mod lock;

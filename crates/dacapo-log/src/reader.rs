@@ -129,6 +129,10 @@ impl Reader {
             }
             held => held?,
         };
+        // Without a place: nothing behind its first frame is to be found sound either.
+        segment
+            .check_name()
+            .map_err(|misnamed| misnamed.of_record(self.next))?;
         let found = match segment.base() == self.next {
             true => Ok(format::FRAMES_START),
             false => segment.find(&self.shared.disk, self.next),

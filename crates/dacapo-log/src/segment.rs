@@ -209,6 +209,21 @@ impl Segment {
         Corruption::new(&self.path, position, damage)
     }
 
+    /// Refuses a file that has been given another one's name: its records have other offsets.
+    pub(crate) fn check_name(&self) -> Result<(), Corruption> {
+        let bytes = self.published();
+        // Damage to the frame that says it is no reason to give up those behind it.
+        let first = format::decode_frame(bytes, format::FRAMES_START, self.nonce).ok();
+        match first.and_then(|begin| format::base_of(&begin, bytes)) {
+            Some(found) if found != self.base => {
+                let expected = self.base;
+                let damage = Damage::OutOfPlace { expected, found };
+                Err(self.corruption(format::FRAMES_START, damage))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Adds a point to the index of a growing segment.
     pub(crate) fn add_index_point(&self, point: IndexPoint) {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);

@@ -501,6 +501,29 @@ fn a_segment_of_another_log_is_refused() {
     );
 }
 
+/// Found by fuzzing: only a scan looked at the base in the first frame, and a reader gave the
+/// records of a growing segment the offsets of its file's name.
+#[test]
+fn the_records_of_a_misnamed_segment_are_not_taken_for_others() {
+    for (from_the_end, name) in (0..5).flat_map(|segment| [(segment, 1), (segment, 221)]) {
+        let (dir, count) = log_of_segments();
+        let segment = count - 1 - from_the_end;
+        let misnamed = dir.path().join(format!("{name:020}.seg"));
+        fs::rename(&segments(dir.path())[segment], misnamed).unwrap();
+
+        let log = Log::options().open_read_only(dir.path()).unwrap();
+
+        let offsets = 0..log.next_offset().get();
+        let found = offsets.filter_map(|offset| log.get(Offset::new(offset)).ok());
+        let found: Vec<_> = found.collect();
+        assert!(found.len() > 100);
+        for record in found {
+            let appended = format!("{:0200}", record.offset().get());
+            assert_eq!(record.payload(), appended.as_bytes());
+        }
+    }
+}
+
 #[test]
 fn a_truncated_segment_is_reported() {
     let (dir, _) = log_of_segments();

@@ -7,7 +7,7 @@ use crate::error::Damage;
 use crate::offset::{Epoch, Offset};
 
 /// The checksum covers a frame from here to the end of its payload.
-const FRAME_SUMMED_FROM: usize = 12;
+pub(crate) const FRAME_SUMMED_FROM: usize = 12;
 
 /// A frame that begins a segment: base offset, epoch, durable watermark.
 pub(crate) const BEGIN_PAYLOAD_BYTES: usize = 24;
@@ -91,7 +91,7 @@ pub(crate) const fn next_sector(position: usize) -> usize {
 /// The salt goes in as the initial value: over the same bytes, two different salts always give
 /// two different sums, so a frame of another segment never passes.
 #[inline]
-fn checksum(nonce: u32, word: u64, summed: &[u8]) -> u32 {
+pub(crate) fn checksum(nonce: u32, word: u64, summed: &[u8]) -> u32 {
     let low = u32::try_from(word & u64::from(u32::MAX)).expect("masked");
     let high = u32::try_from(word >> 32).expect("shifted");
     let mut hasher = crc32fast::Hasher::new_with_initial(nonce ^ low ^ high);

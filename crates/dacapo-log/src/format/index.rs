@@ -57,7 +57,7 @@ pub(crate) fn index_nonce(bytes: &[u8]) -> Option<u32> {
 }
 
 /// Over the whole file but the checksum itself.
-fn index_checksum(bytes: &[u8]) -> u32 {
+pub(crate) fn index_checksum(bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&bytes[..12]);
     hasher.update(&bytes[16..]);

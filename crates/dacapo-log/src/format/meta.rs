@@ -126,7 +126,7 @@ impl Meta {
 }
 
 /// Over the whole slot but the checksum itself.
-fn meta_checksum(slot: &[u8; META_SLOT_BYTES]) -> u32 {
+pub(crate) fn meta_checksum(slot: &[u8; META_SLOT_BYTES]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&slot[..12]);
     hasher.update(&slot[16..]);

@@ -102,7 +102,7 @@ impl Footer {
 }
 
 /// Puts the checksum of a 64-byte block into its last four bytes.
-fn seal_block(block: &mut [u8; 64]) {
+pub(crate) fn seal_block(block: &mut [u8; 64]) {
     let sum = crc32fast::hash(&block[..60]);
     block[60..].copy_from_slice(&sum.to_le_bytes());
 }

@@ -1,0 +1,332 @@
+//! What the fuzz targets need of the inside: right checksums on wrong bytes, and checks of the pure
+//! functions. Under `--cfg fuzzing` only, which cargo-fuzz sets.
+
+use crate::format::{
+    self, Begin, FOOTER_BYTES, FRAMES_START, Footer, Frame, IndexPoint, Kind, META_SLOT_BYTES,
+    Meta, NewFrame, PAD_WORD, SEGMENT_HEADER_BYTES, SegmentHeader,
+};
+use crate::index;
+use crate::offset::{Epoch, Offset};
+use crate::scan::{self, Scan, Stop};
+
+/// What a checksum is of.
+#[derive(Clone, Copy, Debug)]
+pub enum Summed {
+    /// The header of a segment file.
+    Header,
+    /// The footer in its last page.
+    Footer,
+    /// The frame of a segment file that begins at this byte.
+    Frame(usize),
+    /// This slot of a `meta` file.
+    MetaSlot(usize),
+    /// A whole index file.
+    Index,
+}
+
+/// Puts the right checksum on what stands there, whatever it is; leaves alone what has no place for
+/// one.
+pub fn sum(file: &mut [u8], what: Summed) {
+    // Where a file is too short for it, there is nothing to sum.
+    let _ = try_sum(file, what);
+}
+
+fn try_sum(file: &mut [u8], what: Summed) -> Option<()> {
+    match what {
+        Summed::Header => format::seal_block(file.first_chunk_mut()?),
+        Summed::Footer => {
+            let at = file.len().checked_sub(format::FOOTER_PAGE_BYTES)?;
+            format::seal_block(file[at..].first_chunk_mut()?);
+        }
+        Summed::Frame(at) => {
+            let nonce = nonce_of(file)?;
+            sum_frame(file, at, nonce)?;
+        }
+        Summed::MetaSlot(slot) => {
+            let slot = file.get_mut(slot * META_SLOT_BYTES..)?.first_chunk_mut()?;
+            let sum = format::meta_checksum(slot);
+            slot[12..16].copy_from_slice(&sum.to_le_bytes());
+        }
+        Summed::Index => {
+            file.get(..16)?;
+            let sum = format::index_checksum(file);
+            file[12..16].copy_from_slice(&sum.to_le_bytes());
+        }
+    }
+    Some(())
+}
+
+fn sum_frame(bytes: &mut [u8], at: usize, nonce: u32) -> Option<()> {
+    let frame = bytes.get_mut(at..)?;
+    let word = u64::from_le_bytes(*frame.first_chunk()?);
+    let [b0, b1, b2, b3, topic_bytes, ..] = word.to_le_bytes();
+    let payload_bytes = u32::from_le_bytes([b0, b1, b2, b3]) as usize;
+    let end = format::FRAME_HEADER_BYTES + usize::from(topic_bytes) + payload_bytes;
+    let summed = frame.get(format::FRAME_SUMMED_FROM..end)?;
+    let sum = format::checksum(nonce, word, summed);
+    frame[8..12].copy_from_slice(&sum.to_le_bytes());
+    Some(())
+}
+
+/// Decodes any bytes as each thing that a log has on disk, as they are and with a right checksum.
+/// What decodes comes back from being encoded.
+pub fn check_formats(input: &[u8]) {
+    check_as_they_are(input);
+    for what in [
+        Summed::Header,
+        Summed::Footer,
+        Summed::Frame(0),
+        Summed::MetaSlot(0),
+        Summed::Index,
+    ] {
+        let mut summed = input.to_vec();
+        sum(&mut summed, what);
+        check_as_they_are(&summed);
+    }
+    check_scans(input);
+    check_new_frames(input);
+}
+
+fn check_as_they_are(bytes: &[u8]) {
+    if let Some(Ok(meta)) = bytes.first_chunk().map(Meta::decode) {
+        let encoded = meta.encode();
+        assert_eq!(Meta::decode(&encoded).as_ref(), Ok(&meta));
+        assert_eq!(meta.encode(), encoded);
+    }
+    if let Some(block) = bytes.first_chunk::<SEGMENT_HEADER_BYTES>()
+        && let Ok(header) = SegmentHeader::decode(block)
+    {
+        let encoded = header.encode();
+        assert_eq!(SegmentHeader::decode(&encoded), Ok(header));
+        assert_eq!(without_reserved(&encoded), without_reserved(block));
+    }
+    if let Some(block) = bytes.first_chunk::<FOOTER_BYTES>()
+        && let Some(footer) = Footer::decode(block)
+    {
+        let encoded = footer.encode();
+        assert_eq!(Footer::decode(&encoded), Some(footer));
+        assert_eq!(without_reserved(&encoded), without_reserved(block));
+    }
+    let nonce = format::index_nonce(bytes).unwrap_or(0);
+    if let Some(points) = format::decode_index(bytes, nonce) {
+        let encoded = format::encode_index(nonce, &points);
+        assert_eq!(encoded.len(), bytes.len());
+        assert_eq!(encoded[..12], bytes[..12]);
+        assert_eq!(encoded[24..], bytes[24..]);
+        for relative in [0, 1, u32::MAX / 2, u32::MAX] {
+            // Sorted or not: any answer will do, and is checked against the segment.
+            index::point_before(&points, relative);
+        }
+    }
+    if let Some(nonce) = nonce_of(bytes)
+        && let Ok(frame) = format::decode_frame(bytes, 0, nonce)
+    {
+        check_frame(bytes, nonce, &frame);
+    }
+}
+
+/// A segment's nonce, where the bytes are long enough to have one.
+fn nonce_of(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(12..16)?.first_chunk()?))
+}
+
+/// The word that stands inside these bytes.
+fn word_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(*bytes[at..].first_chunk().expect("8 bytes"))
+}
+
+/// A 64-byte block but for the four bytes that mean nothing and the sum over them.
+fn without_reserved(block: &[u8; 64]) -> &[u8] {
+    &block[..56]
+}
+
+/// A frame that was read lies in its bytes, and is written the same way again.
+fn check_frame(bytes: &[u8], nonce: u32, frame: &Frame) {
+    assert!(frame.start < frame.end);
+    if frame.kind == Kind::Pad {
+        assert!(frame.end.is_multiple_of(format::SECTOR_BYTES));
+        return;
+    }
+    assert!(frame.payload.end <= frame.end && frame.end <= bytes.len());
+    let word = word_at(bytes, frame.start);
+    let len = frame.end - frame.start;
+    assert_eq!(format::frame_bytes_of_word(word), Some(len));
+    // Of any kind and length, without a look behind its end.
+    format::durable_of(frame, bytes);
+    format::base_of(frame, bytes);
+    let again = NewFrame {
+        kind: frame.kind,
+        continues: frame.continues,
+        relative: frame.relative,
+        timestamp_micros: frame.timestamp_micros,
+        payload: &bytes[frame.payload.clone()],
+    };
+    let mut encoded = vec![0; again.bytes()];
+    let encoded_word = again.encode(nonce, &mut encoded);
+    // A topic is read past, and not written.
+    if encoded_word == word {
+        let summed = frame.payload.end - frame.start;
+        assert_eq!(
+            encoded[8..summed],
+            bytes[frame.start + 8..frame.payload.end]
+        );
+    }
+}
+
+/// Walks any bytes as the frames of a segment.
+fn check_scans(input: &[u8]) {
+    let Some((&seed, frames)) = input.split_first_chunk::<8>() else {
+        return;
+    };
+    let seed = u64::from_le_bytes(seed);
+    let nonce = u32::try_from(seed & 0xFFFF_FFFF).expect("masked");
+    // As `segment::base_of_name` lets through.
+    let base = Offset::new(seed >> 32);
+    let mut bytes = vec![0; FRAMES_START];
+    bytes.extend_from_slice(frames);
+    bytes.resize(bytes.len().next_multiple_of(format::SECTOR_BYTES), 0);
+    // As they are, and with the right sum wherever a frame could begin.
+    check_scan(&bytes, nonce, base);
+    for at in (FRAMES_START..bytes.len()).step_by(format::FRAME_ALIGN_BYTES) {
+        let word = word_at(&bytes, at);
+        if word != PAD_WORD && format::frame_bytes_of_word(word).is_some() {
+            sum_frame(&mut bytes, at, nonce);
+        }
+    }
+    check_scan(&bytes, nonce, base);
+}
+
+fn check_scan(bytes: &[u8], nonce: u32, base: Offset) -> Scan {
+    let scan = scan::scan(bytes, nonce, base);
+    let end = scan.end_position;
+    assert!((FRAMES_START..=bytes.len()).contains(&end) && end.is_multiple_of(8));
+    assert!(scan.records <= scan.stopped_behind);
+    for point in &scan.index {
+        let frame = format::decode_frame(bytes, point.position as usize, nonce).expect("indexed");
+        assert_eq!((frame.kind, frame.relative), (Kind::Record, point.relative));
+        assert!(point.relative < scan.records);
+    }
+    // What was cut off is not missed: the rest reads the same without it.
+    let kept = scan::scan(&bytes[..end], nonce, base);
+    assert_eq!(kept.stop, Stop::Unwritten);
+    assert_eq!((kept.end_position, kept.records), (end, scan.records));
+    assert_eq!(kept.payload_bytes, scan.payload_bytes);
+    assert_eq!(kept.index, scan.index);
+
+    scan::durable_behind(bytes, end, nonce);
+    for relative in [0, scan.records, u32::MAX] {
+        if let Some(frame) = scan::record_behind(bytes, end, nonce, relative) {
+            assert!(frame.start >= end && frame.relative >= relative);
+            check_frame(bytes, nonce, &frame);
+        }
+    }
+    scan::last_frame(bytes, nonce);
+    scan::written_bytes(bytes);
+    scan
+}
+
+/// Writes a segment as the input says, reads it back, and then damages it.
+fn check_new_frames(input: &[u8]) {
+    let mut bytes = vec![0; FRAMES_START];
+    let (nonce, base) = (0xDACA_9000, Offset::new(1 << 40));
+    let begin = Begin {
+        base,
+        epoch: Epoch::FIRST,
+        durable: base,
+    };
+    push_frame(&mut bytes, nonce, Kind::Begin, false, 0, &begin.encode());
+    let (mut records, mut open, mut units_end) = (0, 0, bytes.len());
+    let (mut payload_bytes, mut points) = (0, Vec::<IndexPoint>::new());
+    let mut rest = input;
+    while let Some((&[what, len], behind)) = rest.split_first_chunk::<2>() {
+        let (payload, behind) = behind.split_at(behind.len().min(len.into()));
+        rest = behind;
+        match what % 8 {
+            // Only between units, as the log writes them.
+            0 if open == 0 => {
+                bytes.extend_from_slice(&PAD_WORD.to_le_bytes());
+                bytes.resize(format::next_sector(bytes.len()), 0);
+            }
+            1 if open == 0 => {
+                let durable = base.plus(records.into()).get().to_le_bytes();
+                push_frame(&mut bytes, nonce, Kind::Mark, false, records, &durable);
+            }
+            what => {
+                if points.len() < 3 {
+                    points.push(scan::point(records, bytes.len()));
+                }
+                let continues = what >= 6;
+                push_frame(&mut bytes, nonce, Kind::Record, continues, records, payload);
+                records += 1;
+                payload_bytes += payload.len() as u64;
+                open = if continues { open + 1 } else { 0 };
+            }
+        }
+        if open == 0 {
+            units_end = bytes.len();
+        }
+    }
+    let whole_end = bytes.len();
+    bytes.resize(whole_end.next_multiple_of(format::PAGE_BYTES), 0);
+    let scan = check_scan(&bytes, nonce, base);
+    assert_eq!(scan.end_position, units_end);
+    assert_eq!(scan.records, records - open);
+    assert_eq!(scan.stopped_behind, records);
+    assert_eq!(scan.stop == Stop::Unwritten, open == 0);
+    assert_eq!(
+        scan.durable,
+        scan::durable_behind(&bytes, FRAMES_START, nonce)
+    );
+    if open == 0 {
+        assert_eq!(scan.payload_bytes, payload_bytes);
+        assert_eq!(
+            scan::last_frame(&bytes, nonce).map(|f| f.end),
+            last_frame_end(&bytes, nonce)
+        );
+    }
+    for point in &points {
+        let found = scan::record_behind(&bytes, point.position as usize, nonce, point.relative);
+        let found = found.map(|frame| scan::point(frame.relative, frame.start));
+        assert_eq!(found, Some(*point));
+    }
+    // One bit of a frame flipped: nothing before it changes, nothing behind it is taken.
+    let sum: usize = input.iter().map(|&byte| usize::from(byte)).sum();
+    let at = FRAMES_START + sum % (whole_end - FRAMES_START);
+    bytes[at] ^= 1 << (sum % 8);
+    let damaged = check_scan(&bytes, nonce, base);
+    assert!(damaged.records <= scan.records && damaged.end_position <= units_end);
+}
+
+/// By the frames themselves, one behind the other.
+fn last_frame_end(bytes: &[u8], nonce: u32) -> Option<usize> {
+    let (mut position, mut last) = (FRAMES_START, None);
+    while let Ok(frame) = format::decode_frame(bytes, position, nonce) {
+        check_frame(bytes, nonce, &frame);
+        position = frame.end;
+        if frame.kind != Kind::Pad {
+            last = Some(frame.end);
+        }
+    }
+    last
+}
+
+fn push_frame(
+    bytes: &mut Vec<u8>,
+    nonce: u32,
+    kind: Kind,
+    continues: bool,
+    relative: u32,
+    payload: &[u8],
+) {
+    let frame = NewFrame {
+        kind,
+        continues,
+        relative,
+        timestamp_micros: 1_700_000_000_000_000,
+        payload,
+    };
+    let start = bytes.len();
+    bytes.resize(start + frame.bytes(), 0);
+    let word = frame.encode(nonce, &mut bytes[start..]);
+    bytes[start..start + 8].copy_from_slice(&word.to_le_bytes());
+}
