@@ -144,6 +144,14 @@ pub enum Damage {
         /// The record that is here.
         found: Offset,
     },
+    /// A gap leads nowhere, or stands in the middle of a batch.
+    #[error("a gap that stands for no records, from {from} to before {to}")]
+    Gap {
+        /// The first record that it should stand for.
+        from: Offset,
+        /// The first record behind it.
+        to: Offset,
+    },
     /// The file does not begin with the mark of its kind.
     #[error("the file does not begin with {expected:?}")]
     Magic {
@@ -404,7 +412,7 @@ pub enum SyncError {
     Closed,
 }
 
-/// Reading failed. The reader stays where it was.
+/// Reading failed. The reader stays where it was, except behind [`Lost`](Self::Lost) records.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -449,12 +457,29 @@ pub enum ReadError {
         /// The record that cannot be read.
         offset: Offset,
     },
+    /// The records were lost to damage, and a [`repair`](crate::repair) kept their place. Reported
+    /// once; the reader stands behind them, and goes on by itself.
+    #[error("{} lost to damage before a repair; reading goes on at {to}", records_were(*from, *to))]
+    Lost {
+        /// The first record that is gone.
+        from: Offset,
+        /// The first record behind them.
+        to: Offset,
+    },
     /// The log was closed, and everything in it was read.
     #[error("the log was closed")]
     Closed,
     /// A system call failed; reading can be tried again.
     #[error(transparent)]
     Io(Arc<FileError>),
+}
+
+/// "record 17 was", "records 17 to 20 were".
+fn records_were(from: Offset, to: Offset) -> String {
+    match to.since(from) {
+        0 | 1 => format!("record {from} was"),
+        _ => format!("records {from} to {} were", to.get() - 1),
+    }
 }
 
 impl From<FileError> for ReadError {

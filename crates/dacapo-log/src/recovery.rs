@@ -272,7 +272,7 @@ fn clean_end(
     let map = segment.map_whole()?;
     let frames = &map.published()[..segment.frames_end()];
     let scan = scan::scan(frames, segment.header.nonce, segment.base);
-    let next = segment.base.plus(scan.records.into());
+    let next = scan.next;
     if scan.end_position != clean.end_position as usize || next != clean.next {
         return Err(damaged_stop(&segment, &scan, clean.next).into());
     }
@@ -336,7 +336,7 @@ fn unclean_end(
             .is_some_and(|(first, _)| first.base != meta.first);
     let bases: Vec<Offset> = scanned.iter().map(|(segment, _)| segment.base).collect();
     for (i, (segment, scan)) in scanned.into_iter().enumerate() {
-        let end = segment.base.plus(scan.records.into());
+        let end = scan.next;
         let goes_on = bases.get(i + 1) == Some(&end);
         if torn {
             unclean.void.push(segment.base);
@@ -390,7 +390,7 @@ fn sync_and_scan(
     }
     let (scan, marked) = scan_file(segment)?;
     let durable = durable.max(marked);
-    if segment.base.plus(scan.records.into()) <= durable {
+    if scan.next <= durable {
         return Ok((scan, durable));
     }
     // Where no mark vouches for it, what is in the page cache may be what a failed sync could not
@@ -416,7 +416,7 @@ fn scan_file(segment: &SegmentFile) -> Result<(Scan, Offset), SegmentError> {
 
 /// The place at which a segment that should go on to `expected` does not.
 fn damaged_stop(segment: &SegmentFile, scan: &Scan, expected: Offset) -> Corruption {
-    let found = segment.base.plus(scan.records.into());
+    let found = scan.next;
     let (position, damage) = match &scan.stop {
         Stop::Invalid { damage, position } | Stop::BatchTorn { damage, position } => {
             (*position, damage.clone())
@@ -424,8 +424,7 @@ fn damaged_stop(segment: &SegmentFile, scan: &Scan, expected: Offset) -> Corrupt
         Stop::Unwritten if found < expected => (scan.end_position, Damage::Missing),
         Stop::Unwritten => (scan.end_position, Damage::End { expected, found }),
     };
-    let record = segment.base.plus(scan.stopped_behind.into());
-    Corruption::new(segment.file.path(), position, damage).of_record(record)
+    Corruption::new(segment.file.path(), position, damage).of_record(scan.stopped_at)
 }
 
 /// Bytes behind the last whole frame, up to the last one that is not zero.
@@ -438,12 +437,13 @@ fn torn_bytes(segment: &SegmentFile, scan: &Scan) -> Result<usize, SegmentError>
 fn footer_of(segment: &SegmentFile, scan: &Scan) -> Footer {
     Footer {
         base: segment.base,
-        next: segment.base.plus(scan.records.into()),
+        next: scan.next,
         end_position: u32::try_from(scan.end_position).expect("at most 1 GiB"),
         nonce: segment.header.nonce,
         first_timestamp_micros: scan.first_timestamp_micros,
         last_timestamp_micros: scan.last_timestamp_micros,
         epoch: segment.header.epoch,
+        gaps: scan.gaps,
     }
 }
 
@@ -562,6 +562,7 @@ mod tests {
                 first_timestamp_micros: 1,
                 last_timestamp_micros: 2,
                 epoch: Epoch::FIRST,
+                gaps: 0,
             };
             let frames_end = segment::frames_end(SEGMENT_BYTES);
             file.write_at(&header.encode(), 0).unwrap();

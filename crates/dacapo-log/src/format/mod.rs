@@ -23,7 +23,7 @@ use crate::error::Damage;
 
 pub(crate) use frame::{
     BEGIN_PAYLOAD_BYTES, Begin, Frame, Kind, MARK_PAYLOAD_BYTES, NewFrame, NoFrame, PAD_WORD,
-    base_of, decode_frame, durable_of, frame_bytes, frame_bytes_of_word, next_sector,
+    base_of, decode_frame, durable_of, frame_bytes, frame_bytes_of_word, gap_of, next_sector,
 };
 pub(crate) use index::{IndexPoint, decode_index, encode_index, index_nonce};
 pub(crate) use meta::{CleanEnd, EpochStart, META_EPOCHS_MAX, META_SLOT_BYTES, META_SLOTS, Meta};
@@ -43,6 +43,10 @@ pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 pub(crate) const FRAMES_START: usize = PAGE_BYTES;
 /// So does the footer, the last page of the file.
 pub(crate) const FOOTER_PAGE_BYTES: usize = PAGE_BYTES;
+
+/// No offset on disk is as large. Half the numbers there are, so that a sum with what fits into a
+/// segment never overflows.
+pub(crate) const OFFSETS_END: u64 = u64::MAX / 2;
 
 pub(crate) const FRAME_ALIGN_BYTES: usize = 8;
 pub(crate) const FRAME_HEADER_BYTES: usize = 24;
