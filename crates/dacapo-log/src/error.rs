@@ -128,6 +128,9 @@ pub enum Damage {
     /// There is no such file.
     #[error("there is no such file")]
     NoFile,
+    /// The system could not read these bytes.
+    #[error("the disk cannot read it")]
+    Unreadable,
     /// A frame says that it is longer than the space behind it.
     #[error("a frame of {bytes} bytes does not fit the {left} bytes behind it")]
     Overrun {
@@ -386,6 +389,70 @@ pub enum AppendError {
     Closed,
 }
 
+/// A repair failed. The damaged log is as it was, and there is no new one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepairError {
+    /// There is no log to be repaired.
+    #[error(transparent)]
+    Source(OpenError),
+    /// A process is writing to the log, so that it changes while it is read.
+    #[error("{} is being written by process {pid}; close it there first", path.display())]
+    BeingWritten {
+        /// The log's directory.
+        path: PathBuf,
+        /// The process that holds its lock.
+        pid: u32,
+    },
+    /// The directory holds the beginning of another repair's result.
+    #[error("{} is what a repair that was interrupted has left: it holds {found:?}; repair the log that it was made from, and remove this one", path.display())]
+    Unfinished {
+        /// The directory.
+        path: PathBuf,
+        /// The file that shows it.
+        found: String,
+    },
+    /// The place for the new log is taken.
+    #[error("{} holds {found:?}; name a new or an empty directory for the repaired log", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// A file in it.
+        found: String,
+    },
+    /// The place for the new log is taken by something that is no directory.
+    #[error("{} is not a directory; name a new or an empty one for the repaired log", path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The new log would lie in the directory of the damaged one, which is not written to.
+    #[error("{} lies in the log that is to be repaired; name a directory outside of it", path.display())]
+    Inside {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The disk has no room for the copy.
+    #[error("no space for the repaired log: {source}; name a directory on another disk")]
+    StorageFull {
+        /// The call that found no space.
+        source: FileError,
+    },
+    /// Any other failed system call.
+    #[error(transparent)]
+    Io(FileError),
+}
+
+impl From<FileError> for RepairError {
+    fn from(source: FileError) -> Self {
+        if source.is_storage_full() {
+            Self::StorageFull { source }
+        } else {
+            Self::Io(source)
+        }
+    }
+}
+
 /// Making records durable failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -457,7 +524,7 @@ pub enum ReadError {
         /// The record that cannot be read.
         offset: Offset,
     },
-    /// The records were lost to damage, and a [`repair`](crate::repair) kept their place. Reported
+    /// The records were lost to damage, and a [`repair`](crate::repair()) kept their place. Reported
     /// once; the reader stands behind them, and goes on by itself.
     #[error("{} lost to damage before a repair; reading goes on at {to}", records_were(*from, *to))]
     Lost {

@@ -137,7 +137,6 @@ pub(crate) fn recover(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
 
 /// Writes the `meta` of a new log.
 fn create(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
-    let log_id = (0..4).fold(0, |id, _| id << 32 | u128::from(disk.random_u32()));
     let epoch = EpochStart {
         epoch: Epoch::FIRST,
         start: Offset::ZERO,
@@ -146,7 +145,7 @@ fn create(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
         cut_bytes: 0,
     };
     let meta = Meta {
-        log_id,
+        log_id: new_log_id(disk),
         sequence: 1,
         first: Offset::ZERO,
         durable: Offset::ZERO,
@@ -154,14 +153,8 @@ fn create(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
         epochs: vec![epoch],
     };
     let meta = MetaFile::create(disk, dir, meta)?;
-    // The name of the directory itself, which an earlier opening may have made and died.
-    if let Some(parent) = dir.canonicalize().ok().as_deref().and_then(Path::parent) {
-        match disk.sync_dir(parent) {
-            // A directory that we may not read was not made by us just now.
-            Err(e) if e.is_not_writable() => {}
-            synced => synced?,
-        }
-    }
+    // An earlier opening may have made the directory and died.
+    sync_own_name(disk, dir)?;
     Ok(Recovered {
         meta,
         sealed: Vec::new(),
@@ -169,6 +162,22 @@ fn create(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
         next: Offset::ZERO,
         last_timestamp_micros: 0,
     })
+}
+
+pub(crate) fn new_log_id(disk: &Disk) -> u128 {
+    (0..4).fold(0, |id, _| id << 32 | u128::from(disk.random_u32()))
+}
+
+/// Makes the name of the directory itself durable.
+pub(crate) fn sync_own_name(disk: &Disk, dir: &Path) -> Result<(), FileError> {
+    match dir.canonicalize().ok().as_deref().and_then(Path::parent) {
+        Some(parent) => match disk.sync_dir(parent) {
+            // A directory that we may not read was not made by us just now.
+            Err(e) if e.is_not_writable() => Ok(()),
+            synced => synced,
+        },
+        None => Ok(()),
+    }
 }
 
 /// What is to be done to a log, decided before anything is changed.

@@ -77,14 +77,8 @@ impl SegmentFile {
         }
         let mut bytes = [0; FOOTER_BYTES];
         file.read_at(&mut bytes, found - format::FOOTER_PAGE_BYTES as u64)?;
-        let footer = Footer::decode(&bytes).filter(|footer| {
-            footer.nonce == header.nonce
-                && footer.base == base
-                && footer.next >= base
-                && footer.next.get() < format::OFFSETS_END
-                && (format::FRAMES_START..=frames_end(found))
-                    .contains(&(footer.end_position as usize))
-        });
+        let footer =
+            footer_of_segment(&bytes, base, found).filter(|footer| footer.nonce == header.nonce);
         Ok(Self {
             file,
             base,
@@ -112,6 +106,21 @@ impl SegmentFile {
         let bytes = usize::try_from(self.header.file_bytes).expect("at most 1 GiB");
         Ok(self.file.map_sealed(bytes)?)
     }
+}
+
+/// A footer that can be that of the segment at `base`, in a file of this size.
+pub(crate) fn footer_of_segment(
+    bytes: &[u8; FOOTER_BYTES],
+    base: Offset,
+    file_bytes: u64,
+) -> Option<Footer> {
+    Footer::decode(bytes).filter(|footer| {
+        footer.base == base
+            && footer.next >= base
+            && footer.next.get() < format::OFFSETS_END
+            && (format::FRAMES_START..=frames_end(file_bytes))
+                .contains(&(footer.end_position as usize))
+    })
 }
 
 /// Where the footer page of a file of this size begins.

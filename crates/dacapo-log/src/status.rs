@@ -24,7 +24,7 @@ pub struct Status {
     /// The oldest record's offset, or that of the first one to come.
     pub oldest: Offset,
     /// Records from [`oldest`](Self::oldest) on that are not there, because they were lost before a
-    /// [`repair`](crate::repair).
+    /// [`repair`](crate::repair()).
     pub gaps: Vec<Range<Offset>>,
     /// The offset of the next append.
     pub next: Offset,

@@ -33,7 +33,7 @@ pub struct Verification {
     pub damages: Vec<Corruption>,
     /// The records that cannot be read.
     pub lost: Vec<Range<Offset>>,
-    /// Records that were lost before a [`repair`](crate::repair): no damage of this log.
+    /// Records that were lost before a [`repair`](crate::repair()): no damage of this log.
     pub gaps: Vec<Range<Offset>>,
     /// Bytes of an append that a crash interrupted, behind the log's end: no damage; the next
     /// opening for writing cuts them off.

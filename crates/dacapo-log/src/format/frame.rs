@@ -104,11 +104,41 @@ pub(crate) const fn next_sector(position: usize) -> usize {
 /// two different sums, so a frame of another segment never passes.
 #[inline]
 fn checksum(nonce: u32, word: u64, summed: &[u8]) -> u32 {
-    let low = u32::try_from(word & u64::from(u32::MAX)).expect("masked");
-    let high = u32::try_from(word >> 32).expect("shifted");
-    let mut hasher = crc32fast::Hasher::new_with_initial(nonce ^ low ^ high);
+    let mut hasher = crc32fast::Hasher::new_with_initial(nonce ^ folded(word));
     hasher.update(summed);
     hasher.finalize()
+}
+
+/// What a commit word adds to the salt.
+#[inline]
+fn folded(word: u64) -> u32 {
+    let low = u32::try_from(word & u64::from(u32::MAX)).expect("masked");
+    let high = u32::try_from(word >> 32).expect("shifted");
+    low ^ high
+}
+
+/// What may be a frame, for whoever does not know the nonce.
+pub(super) struct Unverified<'a> {
+    pub(super) stored: u32,
+    /// What was summed; the initial value was the nonce, XORed with `folded_word`.
+    pub(super) summed: &'a [u8],
+    pub(super) folded_word: u32,
+    pub(super) end: usize,
+}
+
+/// What has the shape of a frame with a checksum at `position`.
+pub(super) fn unverified(bytes: &[u8], position: usize) -> Option<Unverified<'_>> {
+    let rest = bytes.get(position..)?;
+    let raw = u64::from_le_bytes(*rest.first_chunk()?);
+    let word = Word::parse(raw).filter(|word| word.kind != Kind::Pad)?;
+    let frame = rest.get(..frame_bytes(word.topic_bytes, word.payload_bytes))?;
+    let summed_to = FRAME_HEADER_BYTES + word.topic_bytes + word.payload_bytes;
+    Some(Unverified {
+        stored: le!(u32, frame, 8),
+        summed: &frame[FRAME_SUMMED_FROM..summed_to],
+        folded_word: folded(raw),
+        end: position + frame.len(),
+    })
 }
 
 /// What a frame says, before it is written.

@@ -17,16 +17,19 @@ macro_rules! le {
 mod frame;
 mod index;
 mod meta;
+mod nonce;
 mod segment;
 
 use crate::error::Damage;
 
 pub(crate) use frame::{
-    BEGIN_PAYLOAD_BYTES, Begin, Frame, Kind, MARK_PAYLOAD_BYTES, NewFrame, NoFrame, PAD_WORD,
-    base_of, decode_frame, durable_of, frame_bytes, frame_bytes_of_word, gap_of, next_sector,
+    BEGIN_PAYLOAD_BYTES, Begin, Frame, GAP_PAYLOAD_BYTES, Kind, MARK_PAYLOAD_BYTES, NewFrame,
+    NoFrame, PAD_WORD, base_of, decode_frame, durable_of, frame_bytes, frame_bytes_of_word, gap_of,
+    next_sector,
 };
 pub(crate) use index::{IndexPoint, decode_index, encode_index, index_nonce};
 pub(crate) use meta::{CleanEnd, EpochStart, META_EPOCHS_MAX, META_SLOT_BYTES, META_SLOTS, Meta};
+pub(crate) use nonce::nonce_of_frames;
 pub(crate) use segment::{FOOTER_BYTES, FOOTER_WORD, Footer, SEGMENT_HEADER_BYTES, SegmentHeader};
 
 pub(crate) const FORMAT_VERSION: u32 = 1;
