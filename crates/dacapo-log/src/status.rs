@@ -82,7 +82,7 @@ impl Status {
             let read = reader.advance(next).ok()?;
             read.then(|| reader.record_ref().timestamp_micros())
         };
-        let gaps = gaps(shared, &summaries);
+        let gaps = gaps(shared, &summaries, oldest);
         // What lies before the gap, or gaps, that the log may end with; and behind a first one.
         let end = gaps
             .iter()
@@ -128,13 +128,14 @@ impl Status {
 }
 
 /// The gaps in the segments whose footers tell of some. What cannot be read is left out.
-fn gaps(shared: &Shared, summaries: &[Summary]) -> Vec<Range<Offset>> {
+fn gaps(shared: &Shared, summaries: &[Summary], oldest: Offset) -> Vec<Range<Offset>> {
     let has_gaps = |summary: &&Summary| summary.footer.as_ref().is_some_and(|f| f.gaps > 0);
     summaries
         .iter()
         .filter(has_gaps)
         .filter_map(|summary| shared.segments.holding(summary.base).ok())
         .flat_map(|segment| segment.gaps())
+        .filter(|gap| gap.start >= oldest)
         .collect()
 }
 
