@@ -1,8 +1,8 @@
 //! Any bytes as the files of a log: never a panic, a hang or a signal, and never a record that
 //! nobody appended.
 //!
-//! A small log of known records is damaged in the places that the input names, then read, verified
-//! and opened for writing. Checksums are salted with a random nonce, so that no input can forge one.
+//! A small log of known records is damaged in the places that the input names, then read, verified,
+//! repaired and opened for writing. Checksums are salted with a random nonce, so that no input can forge one.
 
 #![no_main]
 
@@ -90,6 +90,13 @@ fuzz_target!(|input: &[u8]| {
         check(&log);
     }
     let _ = dacapo_log::verify(dir.path(), |_| ());
+    let repaired = tempfile::tempdir().expect("a directory");
+    if dacapo_log::repair(dir.path(), repaired.path(), |_| ()).is_ok() {
+        let log = options()
+            .open(repaired.path())
+            .expect("a repaired log opens");
+        check(&log);
+    }
     if let Ok(log) = options().open(dir.path()) {
         check(&log);
         let offset = log

@@ -932,3 +932,157 @@ fn progress_ends_at_the_whole() {
         .sum();
     assert_eq!(last, Some(total));
 }
+
+/// Numbers that look random and are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 16).unwrap() % end
+    }
+}
+
+/// More of them by `DACAPO_REPAIR_SEEDS=1000`.
+fn seeds() -> u64 {
+    std::env::var("DACAPO_REPAIR_SEEDS").map_or(40, |seeds| seeds.parse().unwrap())
+}
+
+#[test]
+fn whatever_is_damaged_the_rest_comes_through_and_the_list_is_exact() {
+    for seed in 1..=seeds() {
+        let mut dice = Dice(seed * 0x9E37_79B9);
+        let mut log = Oracle::closed(60 + dice.below(60) as u64);
+        for _ in 0..=dice.below(12) {
+            let files = segments(log.path());
+            let path = &files[dice.below(files.len())];
+            // Not the last page, nor the first: nothing that a record needs is in them.
+            let frames = FRAMES_START..length(path) - PAGE_BYTES;
+            match dice.below(8) {
+                0 if files.len() > 2 => {
+                    let all: Vec<u64> = log.records.keys().copied().collect();
+                    let gone = all
+                        .iter()
+                        .filter(|offset| log.records[offset].path == *path);
+                    log.hit.extend(gone);
+                    fs::remove_file(path).unwrap();
+                }
+                1 => {
+                    let start = frames.start + dice.below(frames.len() / 512) * 512;
+                    zero(path, start, 512);
+                    log.hit_bytes(path, start..start + 512);
+                }
+                2 => zero(path, [0, length(path) - PAGE_BYTES][dice.below(2)], 64),
+                // In one slot: without `meta` nobody misses a last segment.
+                3 => flip(&log.path().join("meta"), dice.below(4096)),
+                _ => {
+                    let position = frames.start + dice.below(frames.len());
+                    flip(path, position);
+                    log.hit_bytes(path, position..position + 1);
+                }
+            }
+        }
+        let (_above, dst) = repaired();
+
+        let found = quiet_repair(log.path(), &dst).unwrap();
+
+        let lost: BTreeSet<u64> = found
+            .lost
+            .iter()
+            .flat_map(|l| l.start.get()..l.end.get())
+            .collect();
+        let spared: Vec<_> = log.hit.difference(&lost).copied().collect();
+        for offset in spared {
+            // The zeros behind a record, and they alone, are in no checksum.
+            let used = FRAME_HEADER_BYTES + log.records[&offset].payload.len();
+            assert!(used % 8 != 0, "seed {seed}: record {offset} was damaged");
+            log.hit.remove(&offset);
+        }
+        log.check(&dst, &found);
+    }
+}
+
+#[test]
+fn a_repair_ends_a_log_where_a_recovery_does() {
+    let mut opened = 0;
+    for seed in 1..=seeds() {
+        let mut dice = Dice(seed * 0x9E37_79B9);
+        let dir = tempfile::tempdir().unwrap();
+        let log = small_segments().open(dir.path()).unwrap();
+        for number in 0..60 + dice.below(40) as u64 {
+            match dice.below(10) {
+                0 => drop(
+                    log.append_batch([payload(number), payload(number)])
+                        .unwrap(),
+                ),
+                1 => drop(log.sync().unwrap()),
+                _ => drop(log.append(&payload(number)).unwrap()),
+            }
+        }
+        let left = as_if_killed(&log);
+        drop(log);
+        // Sectors of the last segments that never reached the disk, or names.
+        for _ in 0..dice.below(4) {
+            let files = segments(left.path());
+            let path = &files[files.len() - 1 - dice.below(2)];
+            let sectors = length(path) / 512;
+            match dice.below(6) {
+                0 => fs::remove_file(path).unwrap(),
+                1 => zero(path, length(path) - PAGE_BYTES, 64),
+                2 => {
+                    // Behind the frames a bit means nothing.
+                    let bytes = fs::read(path).unwrap();
+                    let frames = &bytes[FRAMES_START..bytes.len() - PAGE_BYTES];
+                    let written = frames.iter().rposition(|&byte| byte != 0).unwrap();
+                    flip(path, FRAMES_START + dice.below(written));
+                }
+                _ => zero(path, dice.below(sectors - 16) * 512 + 4096, 512),
+            }
+        }
+        let (_above, dst) = repaired();
+
+        let found = quiet_repair(left.path(), &dst).unwrap();
+
+        let readable = all_that_is_sound(&quiet().open(&dst).unwrap());
+        match quiet().open(left.path()) {
+            Ok(recovered) => {
+                assert_eq!(readable, all_that_is_sound(&recovered), "seed {seed}");
+                assert_eq!(found.next, recovered.next_offset(), "seed {seed}");
+                let lost: u64 = found.lost.iter().map(|l| l.end.since(l.start)).sum();
+                assert_eq!(
+                    readable.len() as u64 + lost,
+                    found.next.get(),
+                    "seed {seed}"
+                );
+                let cut = recovered.status().unwrap().epochs.last().unwrap().cut_bytes;
+                assert_eq!(found.torn_bytes, cut, "seed {seed}");
+                opened += 1;
+            }
+            Err(OpenError::Corrupt(_) | OpenError::SegmentMissing { .. }) => {
+                assert!(!found.damages.is_empty(), "seed {seed}");
+            }
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+    }
+    assert!(opened >= 10, "only {opened} could be recovered");
+}
+
+/// Offsets, times and payloads, also behind damage.
+fn all_that_is_sound(log: &dacapo_log::Log) -> Vec<(Offset, u64, Vec<u8>)> {
+    let (mut sound, mut replay) = (Vec::new(), log.replay(Start::Oldest));
+    loop {
+        match replay.next() {
+            Some(Ok(record)) => sound.push((
+                record.offset(),
+                record.timestamp_micros(),
+                record.payload().to_vec(),
+            )),
+            Some(Err(_)) => {
+                replay.skip_damage();
+            }
+            None => return sound,
+        }
+    }
+}

@@ -188,6 +188,10 @@ impl<'a, 'd, P: FnMut(Progress)> Copy<'a, 'd, P> {
                     if self.target.next() < offsets.start {
                         self.lose_up_to(offsets.start)?;
                     }
+                    assert_eq!(self.target.next(), offsets.start, "offsets are kept");
+                    if self.target.incomplete_from().is_none() {
+                        stop.whole_to = frame.start;
+                    }
                     self.take(&frame, frames, offsets, segment.limit)?;
                 }
                 Step::Damaged {
@@ -216,12 +220,11 @@ impl<'a, 'd, P: FnMut(Progress)> Copy<'a, 'd, P> {
                     stop.noted_at = Some(next);
                 }
             }
-            stop.position = walk.position;
-            if self.target.incomplete_from().is_none() {
-                stop.whole_to = walk.position;
-            }
         }
         stop.position = walk.position;
+        if self.target.incomplete_from().is_none() {
+            stop.whole_to = walk.position;
+        }
         Ok(stop)
     }
 
