@@ -262,7 +262,7 @@ pub enum OpenError {
         source: FileError,
     },
     /// A segment that must be there is not.
-    #[error("records {from} to {} are missing: there is no segment file for them in {}; put the file back, or open the log read-only to read the others", to.get() - 1, path.display())]
+    #[error("records {from} to {} are missing: there is no segment file for them in {}; put the file back, open the log read-only to read the others, or repair it into a new log", to.get() - 1, path.display())]
     SegmentMissing {
         /// The log's directory.
         path: PathBuf,
@@ -272,7 +272,7 @@ pub enum OpenError {
         to: Offset,
     },
     /// Stored bytes below the point that was reported durable are damaged.
-    #[error("{0}; open the log read-only to read what is sound")]
+    #[error("{0}; open the log read-only to read what is sound, or repair it into a new log")]
     Corrupt(Corruption),
     /// An option has a value that cannot work.
     #[error("{option} is {value}; it must be {expected}")]

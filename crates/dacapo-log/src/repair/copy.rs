@@ -178,7 +178,7 @@ impl<'a, 'd, P: FnMut(Progress)> Copy<'a, 'd, P> {
             torn: false,
             noted_at: None,
         };
-        while let Some(step) = walk.next() {
+        for step in walk.by_ref() {
             match step {
                 Step::Sound(frame, offsets) => {
                     if offsets.start >= segment.limit {
