@@ -78,7 +78,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Whether there is nothing but zeros, or no sound record, from here on.
+    /// Whether there is nothing but zeros from here on.
     fn is_at_the_end(&self) -> bool {
         let rest = self.bytes.get(self.position..).unwrap_or_default();
         scan::written_bytes(rest) == 0
