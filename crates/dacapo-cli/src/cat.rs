@@ -14,6 +14,7 @@ use crate::line::Form;
 ///
 /// Each payload is printed as it came in, with a newline behind it: what `append` read from lines
 /// comes out byte for byte. Works while another process is appending; ends at the end as it is then.
+/// Where records were lost before a repair, stderr says which.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -95,6 +96,11 @@ fn print(log: &Log, args: &Args, out: &mut impl Write) -> anyhow::Result<ExitCod
                     Some(sound) => next = sound,
                     None => break,
                 }
+            }
+            // The log is sound, and holds no more of it.
+            Some(Err(gap @ ReadError::Lost { to, .. })) => {
+                let _ = writeln!(io::stderr(), "dacapo: {gap}");
+                next = to.get();
             }
             Some(Err(error)) => return Err(error.into()),
         }

@@ -12,10 +12,12 @@ use dacapo_log::{Log, OpenError};
 
 mod append;
 mod cat;
+mod damage;
 mod demo;
 mod figures;
 mod input;
 mod line;
+mod repair;
 mod stat;
 mod tail;
 mod verify;
@@ -41,7 +43,8 @@ Examples:
   dacapo cat log | tail -n 3         Replay everything from the first record
   dacapo tail log                    Replay, then follow what is appended, live
   dacapo stat log                    How much it holds, and since when
-  dacapo verify log                  Check every byte";
+  dacapo verify log                  Check every byte
+  dacapo repair log new-log          Copy what is sound of a damaged log into a new one";
 
 /// A replay log on disk: every record is kept, in order, and any reader can start from the first.
 ///
@@ -67,6 +70,7 @@ enum Command {
     Tail(tail::Args),
     Stat(stat::Args),
     Verify(verify::Args),
+    Repair(repair::Args),
     Demo(demo::Args),
     Completions(CompletionsArgs),
 }
@@ -90,6 +94,7 @@ fn main() -> ExitCode {
         Command::Tail(args) => tail::run(&args),
         Command::Stat(args) => stat::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Repair(args) => repair::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions(&args),
     };

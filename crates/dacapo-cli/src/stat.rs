@@ -9,6 +9,7 @@ use dacapo_log::{EpochStatus, Offset, Status};
 use indicatif::HumanCount;
 use serde::Serialize;
 
+use crate::damage::{self, RangeObject};
 use crate::figures;
 
 /// Show how much a log holds, since when, and how it ended last
@@ -21,10 +22,12 @@ Examples:
   dacapo stat log --json | jq .records
 
 Fields of --json (more may come; none will change its meaning):
-  records               how many records it holds: next_offset - oldest_offset
+  records               how many records it holds: next_offset - oldest_offset, less the gaps
   next_offset           the offset of the next append
-  oldest_offset         the first record still there; next_offset if there is none
-  newest_offset         the last record; null if there is none
+  oldest_offset         the first offset that was not pruned; next_offset if there is none
+  newest_offset         the last offset; null if there is none
+  gaps                  [{from, to}]: offsets of records that were lost before a repair, `to` not
+                        included
   durable_offset        the records before it are known to survive a power cut
   segments, file_bytes  how many segment files, and the bytes of all its files
   oldest_time           when the oldest record was appended, RFC 3339; null if there is none
@@ -59,7 +62,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// How many records the log holds.
 pub(crate) fn records(status: &Status) -> u64 {
-    status.next.since(status.oldest)
+    let lost: u64 = status.gaps.iter().map(damage::count).sum();
+    status.next.since(status.oldest).saturating_sub(lost)
 }
 
 /// How long the last recovery took. The first epoch began with a new log, not with a recovery.
@@ -71,7 +75,7 @@ pub(crate) fn last_recovery(status: &Status) -> Option<Duration> {
 }
 
 fn newest(status: &Status) -> Option<Offset> {
-    (records(status) > 0).then(|| Offset::new(status.next.get() - 1))
+    (status.next > status.oldest).then(|| Offset::new(status.next.get() - 1))
 }
 
 /// Part of the command's face: described in `--help`.
@@ -81,6 +85,7 @@ struct Object {
     next_offset: u64,
     oldest_offset: u64,
     newest_offset: Option<u64>,
+    gaps: Vec<RangeObject>,
     durable_offset: u64,
     segments: usize,
     file_bytes: u64,
@@ -110,6 +115,7 @@ impl Object {
             next_offset: status.next.get(),
             oldest_offset: status.oldest.get(),
             newest_offset: newest(status).map(Offset::get),
+            gaps: status.gaps.iter().map(RangeObject::new).collect(),
             durable_offset: status.durable.get(),
             segments: status.segments,
             file_bytes: status.file_bytes,
@@ -155,6 +161,9 @@ fn describe(status: &Status) -> String {
     lines.add("records", &HumanCount(records(status)).to_string());
     if let Some(newest) = newest(status) {
         lines.add("offsets", &format!("{} to {newest}", status.oldest));
+    }
+    if let Some(gaps) = damage::gaps(&status.gaps) {
+        lines.add("lost", &gaps);
     }
     if let (Some(oldest), Some(newest)) = (
         status.oldest_timestamp_micros,

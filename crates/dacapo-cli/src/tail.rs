@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::thread;
 
 use anyhow::Context;
-use dacapo_log::{Offset, Start};
+use dacapo_log::{Offset, ReadError, Start};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
@@ -79,19 +79,30 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     exit_when_unread()?;
 
     let mut out = BufWriter::with_capacity(OUT_BYTES, io::stdout().lock());
-    for _ in 0..args.count.unwrap_or(u64::MAX) {
-        let record = match tailer.try_next() {
-            Ok(Some(record)) => record,
+    let mut left = args.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        let read = match tailer.try_next() {
             Ok(None) => {
                 // Caught up: a person or a program waits for what is in the buffer.
                 out.flush().context(crate::CANNOT_PRINT)?;
-                tailer.next_blocking()?
+                tailer.next_blocking().map(Some)
+            }
+            read => read,
+        };
+        let record = match read {
+            Ok(Some(record)) => record,
+            Ok(None) => continue,
+            // The log is sound, and goes on behind it.
+            Err(gap @ ReadError::Lost { .. }) => {
+                let _ = writeln!(io::stderr(), "dacapo: {gap}");
+                continue;
             }
             Err(error) => {
                 out.flush().context(crate::CANNOT_PRINT)?;
                 return Err(error.into());
             }
         };
+        left -= 1;
         form.write(
             &mut out,
             record.offset().get(),

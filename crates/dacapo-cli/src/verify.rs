@@ -5,16 +5,17 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use console::style;
-use dacapo_log::{Corruption, OpenError, Verification};
-use indicatif::{ProgressBar, ProgressStyle};
+use dacapo_log::{OpenError, Verification};
 use serde::Serialize;
 
+use crate::damage::{self, DamageObject, RangeObject};
 use crate::figures;
 
 /// Check every byte of a log
 ///
 /// Reads the whole log, changes nothing, and says where damage is and which records it took. The
-/// rest of an append that a kill interrupted is no damage: the next open for writing cuts it off.
+/// rest of an append that a kill interrupted is no damage: the next open for writing cuts it off. Nor
+/// are the gaps that `dacapo repair` left in place of records that were lost.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -30,6 +31,7 @@ Fields of --json (more may come; none will change its meaning):
   damages        [{path, position, offset, message}]: where the damaged bytes are, and the record
                  there, or null if that is unknown
   lost           [{from, to}]: offsets of records that cannot be read, `to` not included
+  gaps           the same of records that were lost before a repair: no damage
 
 Exit codes:
   0  sound
@@ -47,13 +49,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    let progress = ProgressBar::no_length().with_style(
-        ProgressStyle::with_template("{bar:25} {bytes} of {total_bytes}, {bytes_per_sec}, {eta}")
-            .expect("the template is well-formed"),
-    );
+    let progress = damage::progress_bar();
     let verified = dacapo_log::verify(&args.dir, |done| {
-        progress.set_length(done.total_bytes);
-        progress.set_position(done.checked_bytes);
+        damage::advance(&progress, done);
     });
     progress.finish_and_clear();
 
@@ -95,26 +93,12 @@ struct Object {
     segments: usize,
     torn_bytes: u64,
     damages: Vec<DamageObject>,
-    lost: Vec<LostObject>,
-}
-
-#[derive(Serialize)]
-struct DamageObject {
-    path: String,
-    position: u64,
-    offset: Option<u64>,
-    message: String,
-}
-
-#[derive(Serialize)]
-struct LostObject {
-    from: u64,
-    to: u64,
+    lost: Vec<RangeObject>,
+    gaps: Vec<RangeObject>,
 }
 
 impl Object {
     fn new(found: &Verification) -> Self {
-        let lost = found.lost.iter();
         Self {
             sound: found.is_sound(),
             records: found.records,
@@ -122,45 +106,15 @@ impl Object {
             segments: found.segments,
             torn_bytes: found.torn_bytes,
             damages: found.damages.iter().map(DamageObject::new).collect(),
-            lost: lost
-                .map(|lost| LostObject {
-                    from: lost.start.get(),
-                    to: lost.end.get(),
-                })
-                .collect(),
-        }
-    }
-}
-
-impl DamageObject {
-    fn new(damage: &Corruption) -> Self {
-        Self {
-            path: damage.path.display().to_string(),
-            position: damage.position,
-            offset: damage.offset.map(|offset| offset.get()),
-            message: damage.damage.to_string(),
+            lost: found.lost.iter().map(RangeObject::new).collect(),
+            gaps: found.gaps.iter().map(RangeObject::new).collect(),
         }
     }
 }
 
 fn describe(found: &Verification, dir: &Path, elapsed: Duration) -> String {
-    let mut lines = Vec::new();
-    for damage in &found.damages {
-        lines.push(format!("{}: {damage}", style("damaged").red()));
-    }
-    for lost in &found.lost {
-        lines.push(match lost.end.since(lost.start) {
-            1 => format!("lost: record {}", lost.start),
-            count => {
-                let last = lost.end.get() - 1;
-                format!(
-                    "lost: {}, {} to {last}",
-                    figures::records(count),
-                    lost.start
-                )
-            }
-        });
-    }
+    let mut lines = damage::lines(&found.damages);
+    lines.extend(found.lost.iter().map(damage::lost));
     let contents = format!(
         "{} in {}, {} of payload",
         figures::records(found.records),
@@ -179,7 +133,12 @@ fn describe(found: &Verification, dir: &Path, elapsed: Duration) -> String {
             "read it with: dacapo cat --skip-damaged {}",
             dir.display()
         ));
+        lines.push(format!(
+            "repair it with: dacapo repair {} NEW_DIR",
+            dir.display()
+        ));
     }
+    lines.extend(damage::gaps(&found.gaps));
     if found.torn_bytes > 0 {
         let bytes = figures::counted(found.torn_bytes, "byte");
         lines.push(format!(

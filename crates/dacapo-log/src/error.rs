@@ -128,6 +128,9 @@ pub enum Damage {
     /// There is no such file.
     #[error("there is no such file")]
     NoFile,
+    /// The system could not read these bytes.
+    #[error("the disk cannot read it")]
+    Unreadable,
     /// A frame says that it is longer than the space behind it.
     #[error("a frame of {bytes} bytes does not fit the {left} bytes behind it")]
     Overrun {
@@ -143,6 +146,14 @@ pub enum Damage {
         expected: Offset,
         /// The record that is here.
         found: Offset,
+    },
+    /// A gap leads nowhere, or stands in the middle of a batch.
+    #[error("a gap that stands for no records, from {from} to before {to}")]
+    Gap {
+        /// The first record that it should stand for.
+        from: Offset,
+        /// The first record behind it.
+        to: Offset,
     },
     /// The file does not begin with the mark of its kind.
     #[error("the file does not begin with {expected:?}")]
@@ -251,7 +262,7 @@ pub enum OpenError {
         source: FileError,
     },
     /// A segment that must be there is not.
-    #[error("records {from} to {} are missing: there is no segment file for them in {}; put the file back, or open the log read-only to read the others", to.get() - 1, path.display())]
+    #[error("records {from} to {} are missing: there is no segment file for them in {}; put the file back, open the log read-only to read the others, or repair it into a new log", to.get() - 1, path.display())]
     SegmentMissing {
         /// The log's directory.
         path: PathBuf,
@@ -261,7 +272,7 @@ pub enum OpenError {
         to: Offset,
     },
     /// Stored bytes below the point that was reported durable are damaged.
-    #[error("{0}; open the log read-only to read what is sound")]
+    #[error("{0}; open the log read-only to read what is sound, or repair it into a new log")]
     Corrupt(Corruption),
     /// An option has a value that cannot work.
     #[error("{option} is {value}; it must be {expected}")]
@@ -378,6 +389,70 @@ pub enum AppendError {
     Closed,
 }
 
+/// A repair failed. The damaged log is as it was, and there is no new one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepairError {
+    /// There is no log to be repaired.
+    #[error(transparent)]
+    Source(OpenError),
+    /// A process is writing to the log, so that it changes while it is read.
+    #[error("{} is being written by process {pid}; close it there first", path.display())]
+    BeingWritten {
+        /// The log's directory.
+        path: PathBuf,
+        /// The process that holds its lock.
+        pid: u32,
+    },
+    /// The directory holds the beginning of another repair's result.
+    #[error("{} is what a repair that was interrupted has left: it holds {found:?}; repair the log that it was made from, and remove this one", path.display())]
+    Unfinished {
+        /// The directory.
+        path: PathBuf,
+        /// The file that shows it.
+        found: String,
+    },
+    /// The place for the new log is taken.
+    #[error("{} holds {found:?}; name a new or an empty directory for the repaired log", path.display())]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// A file in it.
+        found: String,
+    },
+    /// The place for the new log is taken by something that is no directory.
+    #[error("{} is not a directory; name a new or an empty one for the repaired log", path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The new log would lie in the directory of the damaged one, which is not written to.
+    #[error("{} lies in the log that is to be repaired; name a directory outside of it", path.display())]
+    Inside {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The disk has no room for the copy.
+    #[error("no space for the repaired log: {source}; name a directory on another disk")]
+    StorageFull {
+        /// The call that found no space.
+        source: FileError,
+    },
+    /// Any other failed system call.
+    #[error(transparent)]
+    Io(FileError),
+}
+
+impl From<FileError> for RepairError {
+    fn from(source: FileError) -> Self {
+        if source.is_storage_full() {
+            Self::StorageFull { source }
+        } else {
+            Self::Io(source)
+        }
+    }
+}
+
 /// Making records durable failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -404,7 +479,7 @@ pub enum SyncError {
     Closed,
 }
 
-/// Reading failed. The reader stays where it was.
+/// Reading failed. The reader stays where it was, except behind [`Lost`](Self::Lost) records.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -449,12 +524,29 @@ pub enum ReadError {
         /// The record that cannot be read.
         offset: Offset,
     },
+    /// The records were lost to damage, and a [`repair`](crate::repair()) kept their place. Reported
+    /// once; the reader stands behind them, and goes on by itself.
+    #[error("{} lost to damage before a repair; reading goes on at {to}", records_were(*from, *to))]
+    Lost {
+        /// The first record that is gone.
+        from: Offset,
+        /// The first record behind them.
+        to: Offset,
+    },
     /// The log was closed, and everything in it was read.
     #[error("the log was closed")]
     Closed,
     /// A system call failed; reading can be tried again.
     #[error(transparent)]
     Io(Arc<FileError>),
+}
+
+/// "record 17 was", "records 17 to 20 were".
+fn records_were(from: Offset, to: Offset) -> String {
+    match to.since(from) {
+        0 | 1 => format!("record {from} was"),
+        _ => format!("records {from} to {} were", to.get() - 1),
+    }
 }
 
 impl From<FileError> for ReadError {

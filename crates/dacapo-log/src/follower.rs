@@ -151,7 +151,7 @@ fn footer_from_frames(file: &SegmentFile, behind: Offset) -> Result<Footer, Segm
         file.header.nonce,
         file.base,
     );
-    let whole = file.base.plus(scan.records.into()) == behind;
+    let whole = scan.next == behind;
     let end_position = if whole {
         scan.end_position
     } else {
@@ -165,6 +165,7 @@ fn footer_from_frames(file: &SegmentFile, behind: Offset) -> Result<Footer, Segm
         first_timestamp_micros: scan.first_timestamp_micros,
         last_timestamp_micros: scan.last_timestamp_micros,
         epoch: file.header.epoch,
+        gaps: scan.gaps,
     })
 }
 
@@ -192,7 +193,8 @@ struct Growing {
     frontier: Frontier,
     segment: Arc<Segment>,
     position: usize,
-    records: u32,
+    /// The offset behind the records, and gaps, before there.
+    next: Offset,
     indexed_to: usize,
     /// The last stop that was looked into.
     examined_stop: Option<usize>,
@@ -332,7 +334,7 @@ impl State {
                 self.durable = self.durable.max(unit.durable.unwrap_or(Offset::ZERO));
                 growing.take(&unit);
             }
-            self.next = growing.next();
+            self.next = growing.next;
             // No mark follows what a closing made durable; `meta` says it.
             if self.durable < self.next && durable_moved_in_meta(shared, &mut self.durable) {
                 continue;
@@ -357,8 +359,10 @@ fn durable_moved_in_meta(shared: &Shared, durable: &mut Offset) -> bool {
 /// Frames that become visible together.
 struct Unit {
     end: usize,
-    /// The positions of its records.
-    records: Vec<usize>,
+    /// The offset behind them.
+    next: Offset,
+    /// Relative offsets and positions of the records in them.
+    records: Vec<(u32, usize)>,
     durable: Option<Offset>,
 }
 
@@ -401,24 +405,20 @@ impl Growing {
             frontier,
             segment,
             position,
-            records: 0,
+            next: base,
             indexed_to: 0,
             examined_stop: None,
         }))
-    }
-
-    fn next(&self) -> Offset {
-        self.segment.base().plus(self.records.into())
     }
 
     /// The next frame, or the next whole batch, if it is there and sound.
     fn read_unit(&self, scratch: &mut Vec<u8>) -> Option<Unit> {
         let mut unit = Unit {
             end: self.position,
+            next: self.next,
             records: Vec::new(),
             durable: None,
         };
-        let mut expected = self.records;
         loop {
             let start = unit.end;
             if start >= self.file.frames_end() {
@@ -440,15 +440,25 @@ impl Growing {
             } else {
                 let begun = format::base_of(&frame, scratch);
                 // Another segment's file under this one's name begins elsewhere.
-                if frame.relative != expected || begun.is_some_and(|base| base != self.file.base) {
+                if self.file.base.plus(frame.relative.into()) != unit.next
+                    || begun.is_some_and(|base| base != self.file.base)
+                {
                     return None;
                 }
                 unit.end = end;
             }
             unit.durable = unit.durable.max(format::durable_of(&frame, scratch));
             if frame.kind == Kind::Record {
-                unit.records.push(start);
-                expected += 1;
+                unit.records.push((frame.relative, start));
+                unit.next = unit.next.next();
+            }
+            if frame.kind == Kind::Gap {
+                let gap = format::gap_of(&frame, scratch, self.file.base).ok()?;
+                // None is in a batch.
+                if !unit.records.is_empty() {
+                    return None;
+                }
+                unit.next = gap.end;
             }
             if !frame.continues {
                 return Some(unit);
@@ -457,15 +467,14 @@ impl Growing {
     }
 
     fn take(&mut self, unit: &Unit) {
-        for (relative, &position) in (self.records..).zip(&unit.records) {
+        for &(relative, position) in &unit.records {
             if position >= self.indexed_to {
                 self.segment
                     .add_index_point(scan::point(relative, position));
                 self.indexed_to = position + scan::INDEX_STRIDE_BYTES;
             }
         }
-        self.records +=
-            u32::try_from(unit.records.len()).expect("a segment has fewer than 2^32 records");
+        self.next = unit.next;
         self.position = unit.end;
         self.frontier.publish(unit.end);
     }
@@ -478,7 +487,7 @@ impl Growing {
     ) -> Result<AtStop, ReadError> {
         if self.frontier.map().load_word(self.file.frames_end()) == Some(FOOTER_WORD) {
             match self.file.read_footer()? {
-                Some(footer) if footer.next == self.next() => return Ok(self.leave(shared, footer)),
+                Some(footer) if footer.next == self.next => return Ok(self.leave(shared, footer)),
                 // Sealed since we looked at the frames.
                 Some(footer)
                     if footer.end_position as usize > self.position && self.sees_more() =>
@@ -493,13 +502,13 @@ impl Growing {
             return Ok(AtStop::Leave);
         }
         // A crash between the name of the next segment and the footer of this one.
-        if self.records > 0
+        if self.next > self.segment.base()
             && shared
                 .disk
-                .is_dir(&segment::path(&shared.dir, self.next()))?
+                .is_dir(&segment::path(&shared.dir, self.next))?
                 .is_some()
         {
-            let footer = footer_from_frames(&self.file, self.next())?;
+            let footer = footer_from_frames(&self.file, self.next)?;
             return Ok(self.leave(shared, footer));
         }
         Ok(self.step_over_damage(shared, durable, scratch))
@@ -524,7 +533,7 @@ impl Growing {
         durable: Offset,
         scratch: &mut Vec<u8>,
     ) -> AtStop {
-        let (nonce, next) = (self.segment.nonce(), self.next());
+        let (nonce, next) = (self.segment.nonce(), self.next);
         let word = self.frontier.map().load_word(self.position);
         // Zeros where the log grows are its end. Only the first ones are looked behind, for what
         // a crash and a lost sector leave together.
@@ -549,13 +558,17 @@ impl Growing {
         if durable <= next {
             return AtStop::Wait;
         }
-        let promised = self.segment.relative(durable);
-        self.records = match scan::last_frame(scratch, nonce) {
+        let base = self.segment.base();
+        let promised = base.plus(self.segment.relative(durable).into());
+        self.next = match scan::last_frame(scratch, nonce) {
             Some(last) => {
                 self.position += last.end;
-                let behind = last
-                    .relative
-                    .saturating_add(u32::from(last.kind == Kind::Record));
+                let behind = match format::gap_of(&last, scratch, base) {
+                    Ok(gap) => gap.end,
+                    Err(_) => {
+                        base.plus(u64::from(last.relative) + u64::from(last.kind == Kind::Record))
+                    }
+                };
                 promised.max(behind)
             }
             // Everything from here on is gone.
@@ -578,6 +591,6 @@ pub(crate) fn written_behind(file: &SegmentFile, end: Offset) -> Option<u64> {
     frontier.copy_unpublished(format::FRAMES_START..file.frames_end(), &mut frames);
     bytes.append(&mut frames);
     let scan = scan::scan(&bytes, file.header.nonce, file.base);
-    let torn = scan.stop != scan::Stop::Unwritten && file.base.plus(scan.records.into()) == end;
+    let torn = scan.stop != scan::Stop::Unwritten && scan.next == end;
     torn.then(|| scan::written_bytes(&bytes[scan.end_position..]) as u64)
 }

@@ -25,6 +25,7 @@
 //!   [`Log::durable`] and [`Log::sync`] when it is safe from power loss.
 //! - [`Log::replay`] reads to the end as of now, [`Log::tail`] goes on from there.
 //! - [`Options::open_read_only`] reads a log that another process is writing.
+//! - [`verify()`] checks every byte, and [`repair()`] copies what is sound of a damaged log.
 //! - Everything works on any async runtime and on none.
 //!
 //! What a crash can and cannot take is in `docs/durability.md`, every byte on disk in
@@ -62,6 +63,7 @@ mod prepare;
 mod reader;
 mod record;
 mod recovery;
+mod repair;
 mod replay;
 mod scan;
 mod segment;
@@ -81,11 +83,14 @@ mod verify;
 mod watermark;
 mod writer;
 
-pub use error::{AppendError, Corruption, Damage, FileError, OpenError, ReadError, SyncError};
+pub use error::{
+    AppendError, Corruption, Damage, FileError, OpenError, ReadError, RepairError, SyncError,
+};
 pub use log::Log;
 pub use offset::{Checkpoint, Epoch, Offset, Start};
 pub use options::{Flush, Options, WritePath};
 pub use record::{Record, RecordRef};
+pub use repair::{Repair, repair};
 pub use replay::Replay;
 pub use status::{EpochStatus, Status};
 pub use tailer::Tailer;

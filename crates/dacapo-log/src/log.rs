@@ -487,7 +487,8 @@ impl Log {
     /// Reads one record.
     ///
     /// # Errors
-    /// [`ReadError::BeyondEnd`] or [`ReadError::Pruned`] where there is no such record.
+    /// [`ReadError::BeyondEnd`], [`ReadError::Pruned`] or [`ReadError::Lost`] where there is no such
+    /// record.
     pub fn get(&self, offset: Offset) -> Result<Record, ReadError> {
         let shared = &self.inner.shared;
         if offset >= shared.visible.get() {

@@ -1,13 +1,14 @@
 //! One reader's way through the segments: the core that replay and tail share.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Damage, ReadError};
-use crate::format::{self, Kind};
+use crate::format::{self, Frame, Kind};
 use crate::log::Shared;
 use crate::offset::{Checkpoint, Offset};
 use crate::record::{Record, RecordRef, Span};
-use crate::segment::Segment;
+use crate::segment::{Found, Segment};
 
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -18,6 +19,8 @@ pub(crate) struct Reader {
     place: Option<Place>,
     /// The record that was read last.
     span: Span,
+    /// Lost records were reported last: there is no damage to be skipped.
+    behind_gap: bool,
 }
 
 #[derive(Debug)]
@@ -38,6 +41,7 @@ impl Reader {
             next,
             place: None,
             span,
+            behind_gap: false,
         }
     }
 
@@ -58,7 +62,7 @@ impl Reader {
 
     /// Reads and verifies the next record, if there is one before `limit`: `true` if so.
     ///
-    /// After an error the reader stands where it stood.
+    /// After an error the reader stands where it stood; behind [`ReadError::Lost`] records, however.
     #[inline]
     pub(crate) fn advance(&mut self, limit: Offset) -> Result<bool, ReadError> {
         if self.next >= limit {
@@ -93,6 +97,9 @@ impl Reader {
                 self.next = found.next();
                 return Ok(true);
             }
+            if frame.kind == Kind::Gap {
+                return Err(self.report_gap(&frame));
+            }
             place.position = frame.end;
         }
     }
@@ -109,9 +116,10 @@ impl Reader {
         RecordRef::new(&place.segment, &self.span)
     }
 
-    /// Finds the segment of the next record, and the record in it.
+    /// Finds the segment of the next record, and the record in it, or the gap that it is in.
     #[cold]
     fn locate(&mut self) -> Result<(), ReadError> {
+        self.behind_gap = false;
         let oldest = self.shared.oldest();
         if self.next < oldest {
             return Err(ReadError::Pruned {
@@ -134,16 +142,46 @@ impl Reader {
             .check_name()
             .map_err(|misnamed| misnamed.of_record(self.next))?;
         let found = match segment.base() == self.next {
-            true => Ok(format::FRAMES_START),
+            true => Ok(Found {
+                position: format::FRAMES_START,
+                first: self.next,
+            }),
             false => segment.find(&self.shared.disk, self.next),
         };
         let position = match &found {
-            Ok(position) => *position,
+            Ok(found) => {
+                // A gap is reported as a whole.
+                self.next = found.first;
+                found.position
+            }
             // Stand on the damage, so that it can be skipped.
             Err(lost) => usize::try_from(lost.position).expect("at most 1 GiB"),
         };
         self.place = Some(Place { segment, position });
         found.map(|_| ()).map_err(ReadError::from)
+    }
+
+    /// The reader stands on a gap, which must begin with the next record: it moves behind it.
+    #[cold]
+    fn report_gap(&mut self, frame: &Frame) -> ReadError {
+        let place = self.place.as_mut().expect("the gap has one");
+        let (bytes, base) = (place.segment.published(), place.segment.base());
+        match format::gap_of(frame, bytes, base) {
+            Ok(Range {
+                start: from,
+                end: to,
+            }) if from == self.next => {
+                place.position = frame.end;
+                self.next = to;
+                self.behind_gap = true;
+                ReadError::Lost { from, to }
+            }
+            Ok(gap) => self.corrupt(Damage::OutOfPlace {
+                expected: self.next,
+                found: gap.start,
+            }),
+            Err(damage) => self.corrupt(damage),
+        }
     }
 
     /// At the end of a segment's bytes: the next record is in another one.
@@ -160,7 +198,8 @@ impl Reader {
         }
     }
 
-    fn corrupt(&self, damage: Damage) -> ReadError {
+    fn corrupt(&mut self, damage: Damage) -> ReadError {
+        self.behind_gap = false;
         let place = self.place.as_ref().expect("damage has a place");
         place
             .segment
@@ -169,8 +208,17 @@ impl Reader {
             .into()
     }
 
-    /// Moves behind a damaged place, to the next sound record before `limit`, if there is one.
+    /// Whether the last thing reported were [`ReadError::Lost`] records.
+    pub(crate) fn is_behind_gap(&self) -> bool {
+        self.behind_gap
+    }
+
+    /// Moves behind a damaged place, to the next sound record, or gap, before `limit`, if there is
+    /// one.
     pub(crate) fn skip_damage(&mut self, limit: Offset) -> Option<Offset> {
+        if self.behind_gap {
+            return (self.next < limit).then_some(self.next);
+        }
         let behind = match &self.place {
             Some(place) => {
                 let sound = place.segment.sound_record_behind(place.position, self.next);

@@ -140,7 +140,6 @@ pub(crate) fn recover(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
 
 /// Writes the `meta` of a new log.
 fn create(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
-    let log_id = (0..4).fold(0, |id, _| id << 32 | u128::from(disk.random_u32()));
     let epoch = EpochStart {
         epoch: Epoch::FIRST,
         start: Offset::ZERO,
@@ -149,7 +148,7 @@ fn create(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
         cut_bytes: 0,
     };
     let meta = Meta {
-        log_id,
+        log_id: new_log_id(disk),
         sequence: 1,
         first: Offset::ZERO,
         durable: Offset::ZERO,
@@ -157,14 +156,8 @@ fn create(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
         epochs: vec![epoch],
     };
     let meta = MetaFile::create(disk, dir, meta)?;
-    // The name of the directory itself, which an earlier opening may have made and died.
-    if let Some(parent) = dir.canonicalize().ok().as_deref().and_then(Path::parent) {
-        match disk.sync_dir(parent) {
-            // A directory that we may not read was not made by us just now.
-            Err(e) if e.is_not_writable() => {}
-            synced => synced?,
-        }
-    }
+    // An earlier opening may have made the directory and died.
+    sync_own_name(disk, dir)?;
     Ok(Recovered {
         meta,
         sealed: Vec::new(),
@@ -172,6 +165,22 @@ fn create(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
         next: Offset::ZERO,
         last_timestamp_micros: 0,
     })
+}
+
+pub(crate) fn new_log_id(disk: &Disk) -> u128 {
+    (0..4).fold(0, |id, _| id << 32 | u128::from(disk.random_u32()))
+}
+
+/// Makes the name of the directory itself durable.
+pub(crate) fn sync_own_name(disk: &Disk, dir: &Path) -> Result<(), FileError> {
+    match dir.canonicalize().ok().as_deref().and_then(Path::parent) {
+        Some(parent) => match disk.sync_dir(parent) {
+            // A directory that we may not read was not made by us just now.
+            Err(e) if e.is_not_writable() => Ok(()),
+            synced => synced,
+        },
+        None => Ok(()),
+    }
 }
 
 /// What is to be done to a log, decided before anything is changed.
@@ -275,7 +284,7 @@ fn clean_end(
     let map = segment.map_whole()?;
     let frames = &map.published()[..segment.frames_end()];
     let scan = scan::scan(frames, segment.header.nonce, segment.base);
-    let next = segment.base.plus(scan.records.into());
+    let next = scan.next;
     if scan.end_position != clean.end_position as usize || next != clean.next {
         return Err(damaged_stop(&segment, &scan, clean.next).into());
     }
@@ -334,7 +343,7 @@ fn unclean_end(dir: &Path, mut segments: Vec<SegmentFile>, meta: &Meta) -> Resul
             .is_some_and(|(first, _)| first.base != meta.first);
     let bases: Vec<Offset> = scanned.iter().map(|(segment, _)| segment.base).collect();
     for (i, (segment, scan)) in scanned.into_iter().enumerate() {
-        let end = segment.base.plus(scan.records.into());
+        let end = scan.next;
         let goes_on = bases.get(i + 1) == Some(&end);
         if torn {
             unclean.void.push(segment.base);
@@ -403,7 +412,7 @@ fn scan_file(segment: &SegmentFile) -> Result<(Scan, Offset), SegmentError> {
 
 /// The place at which a segment that should go on to `expected` does not.
 fn damaged_stop(segment: &SegmentFile, scan: &Scan, expected: Offset) -> Corruption {
-    let found = segment.base.plus(scan.records.into());
+    let found = scan.next;
     let (position, damage) = match &scan.stop {
         Stop::Invalid { damage, position } | Stop::BatchTorn { damage, position } => {
             (*position, damage.clone())
@@ -411,8 +420,7 @@ fn damaged_stop(segment: &SegmentFile, scan: &Scan, expected: Offset) -> Corrupt
         Stop::Unwritten if found < expected => (scan.end_position, Damage::Missing),
         Stop::Unwritten => (scan.end_position, Damage::End { expected, found }),
     };
-    let record = segment.base.plus(scan.stopped_behind.into());
-    Corruption::new(segment.file.path(), position, damage).of_record(record)
+    Corruption::new(segment.file.path(), position, damage).of_record(scan.stopped_at)
 }
 
 /// Bytes behind the last whole frame, up to the last one that is not zero.
@@ -425,12 +433,13 @@ fn torn_bytes(segment: &SegmentFile, scan: &Scan) -> Result<usize, SegmentError>
 fn footer_of(segment: &SegmentFile, scan: &Scan) -> Footer {
     Footer {
         base: segment.base,
-        next: segment.base.plus(scan.records.into()),
+        next: scan.next,
         end_position: u32::try_from(scan.end_position).expect("at most 1 GiB"),
         nonce: segment.header.nonce,
         first_timestamp_micros: scan.first_timestamp_micros,
         last_timestamp_micros: scan.last_timestamp_micros,
         epoch: segment.header.epoch,
+        gaps: scan.gaps,
     }
 }
 
@@ -555,6 +564,7 @@ mod tests {
                 first_timestamp_micros: 1,
                 last_timestamp_micros: 2,
                 epoch: Epoch::FIRST,
+                gaps: 0,
             };
             let frames_end = segment::frames_end(SEGMENT_BYTES);
             file.write_at(&header.encode(), 0).unwrap();

@@ -11,7 +11,8 @@ use crate::record::{Record, RecordRef};
 /// An iterator over the records from a start to the end of the log as of its making.
 ///
 /// Made by [`Log::replay`](crate::Log::replay). Each record is verified when it is read. After an
-/// error the iterator ends; behind damage it goes on with [`skip_damage`](Self::skip_damage).
+/// error the iterator ends; behind damage it goes on with [`skip_damage`](Self::skip_damage), and
+/// behind [`Lost`](ReadError::Lost) records by itself.
 #[derive(Debug)]
 #[must_use = "a replay reads nothing until it is iterated"]
 pub struct Replay {
@@ -113,7 +114,7 @@ impl Replay {
                 }
             },
             Err(error) => {
-                self.failed = true;
+                self.failed = !matches!(error, ReadError::Lost { .. });
                 Err(error)
             }
         }
@@ -121,7 +122,7 @@ impl Replay {
 
     /// After [`ReadError::Corrupt`] or [`ReadError::SegmentMissing`]: moves behind the damage, and
     /// returns the offset of the next sound record, or `None` if there is none. What lies between
-    /// is lost to this replay.
+    /// is lost to this replay. Not needed after [`ReadError::Lost`], and does nothing then.
     pub fn skip_damage(&mut self) -> Option<Offset> {
         self.failed = false;
         self.reader.skip_damage(self.end)

@@ -14,8 +14,10 @@ pub(crate) const INDEX_STRIDE_BYTES: usize = format::PAGE_BYTES;
 pub(crate) struct Scan {
     /// Where the last complete unit (a frame, or a whole batch) ends.
     pub(crate) end_position: usize,
-    /// Records up to there.
-    pub(crate) records: u32,
+    /// The offset behind the records, and gaps, up to there.
+    pub(crate) next: Offset,
+    /// Gap frames up to there.
+    pub(crate) gaps: u32,
     pub(crate) payload_bytes: u64,
     pub(crate) first_timestamp_micros: u64,
     pub(crate) last_timestamp_micros: u64,
@@ -24,8 +26,8 @@ pub(crate) struct Scan {
     pub(crate) index: Vec<IndexPoint>,
     /// Why the scan ended.
     pub(crate) stop: Stop,
-    /// Records up to the stop, those of a batch that breaks off included.
-    pub(crate) stopped_behind: u32,
+    /// The record at the stop, behind those of a batch that breaks off.
+    pub(crate) stopped_at: Offset,
 }
 
 /// Why there is no further frame.
@@ -44,17 +46,21 @@ pub(crate) enum Stop {
 pub(crate) fn scan(bytes: &[u8], nonce: u32, base: Offset) -> Scan {
     let mut scan = Scan {
         end_position: format::FRAMES_START,
-        records: 0,
+        next: base,
+        gaps: 0,
         payload_bytes: 0,
         first_timestamp_micros: 0,
         last_timestamp_micros: 0,
         durable: None,
         index: Vec::new(),
         stop: Stop::Unwritten,
-        stopped_behind: 0,
+        stopped_at: base,
     };
     // What a batch has brought so far; it counts once the batch is complete.
-    let mut pending = Pending::default();
+    let mut pending = Pending {
+        next: base,
+        ..Pending::default()
+    };
     let mut position = format::FRAMES_START;
     let mut indexed_to = 0;
     scan.stop = loop {
@@ -74,22 +80,28 @@ pub(crate) fn scan(bytes: &[u8], nonce: u32, base: Offset) -> Scan {
                 };
             }
         };
-        if let Some(damage) = out_of_place(&frame, bytes, scan.records + pending.records, base) {
+        if let Some(damage) = out_of_place(&frame, bytes, &pending, base) {
             break Stop::Invalid { damage, position };
         }
         if let Some(durable) = format::durable_of(&frame, bytes) {
             scan.durable = scan.durable.max(Some(durable));
         }
         if frame.kind == Kind::Record {
-            if scan.records + pending.records == 0 {
+            if scan.first_timestamp_micros == 0 {
                 scan.first_timestamp_micros = frame.timestamp_micros;
             }
             if position >= indexed_to {
                 pending.points.push(point(frame.relative, position));
                 indexed_to = position + INDEX_STRIDE_BYTES;
             }
-            pending.records += 1;
+            pending.next = pending.next.next();
             pending.payload_bytes += frame.payload.len() as u64;
+        }
+        if frame.kind == Kind::Gap
+            && let Ok(gap) = format::gap_of(&frame, bytes, base)
+        {
+            pending.next = gap.end;
+            scan.gaps += 1;
         }
         if frame.kind != Kind::Pad {
             scan.last_timestamp_micros = frame.timestamp_micros;
@@ -98,19 +110,19 @@ pub(crate) fn scan(bytes: &[u8], nonce: u32, base: Offset) -> Scan {
         position = frame.end;
         if !pending.open {
             scan.end_position = position;
-            scan.records += std::mem::take(&mut pending.records);
+            scan.next = pending.next;
             scan.payload_bytes += std::mem::take(&mut pending.payload_bytes);
             scan.index.append(&mut pending.points);
         }
     };
-    scan.stopped_behind = scan.records + pending.records;
+    scan.stopped_at = pending.next;
     scan
 }
 
 #[derive(Default)]
 struct Pending {
     open: bool,
-    records: u32,
+    next: Offset,
     payload_bytes: u64,
     points: Vec<IndexPoint>,
 }
@@ -120,11 +132,21 @@ pub(crate) fn point(relative: u32, position: usize) -> IndexPoint {
     IndexPoint { relative, position }
 }
 
-/// A sound frame that is not the one that belongs behind `records` others.
-fn out_of_place(frame: &Frame, bytes: &[u8], records: u32, base: Offset) -> Option<Damage> {
-    if frame.kind != Kind::Pad && frame.relative != records {
-        let (expected, found) = (base.plus(records.into()), base.plus(frame.relative.into()));
+/// A sound frame that is not the one that belongs behind those before it.
+fn out_of_place(frame: &Frame, bytes: &[u8], before: &Pending, base: Offset) -> Option<Damage> {
+    let (expected, found) = (before.next, base.plus(frame.relative.into()));
+    if frame.kind != Kind::Pad && found != expected {
         return Some(Damage::OutOfPlace { expected, found });
+    }
+    // Nothing but a gap leaves offsets out, and none does in the middle of a batch.
+    if frame.kind == Kind::Gap {
+        return match format::gap_of(frame, bytes, base) {
+            Ok(gap) if before.open => Some(Damage::Gap {
+                from: gap.start,
+                to: gap.end,
+            }),
+            gap => gap.err(),
+        };
     }
     // A file that was given another one's name.
     let begun = format::base_of(frame, bytes).filter(|&begun| begun != base)?;
@@ -143,10 +165,10 @@ pub(crate) fn durable_behind(bytes: &[u8], from: usize, nonce: u32) -> Option<Of
         .max()
 }
 
-/// The first whole record at or behind `from`, with at least this relative offset.
+/// The first whole record, or gap, at or behind `from`, with at least this relative offset.
 pub(crate) fn record_behind(bytes: &[u8], from: usize, nonce: u32, relative: u32) -> Option<Frame> {
     frames_behind(bytes, from, nonce, bytes.len())
-        .find(|frame| frame.kind == Kind::Record && frame.relative >= relative)
+        .find(|frame| !frame.kind.is_between() && frame.relative >= relative)
 }
 
 /// The last whole frame in `bytes`.
@@ -156,7 +178,7 @@ pub(crate) fn last_frame(bytes: &[u8], nonce: u32) -> Option<Frame> {
 
 /// Every whole frame of at most `longest` bytes at or behind `from`, tried at every place where one
 /// can stand.
-fn frames_behind(
+pub(crate) fn frames_behind(
     bytes: &[u8],
     from: usize,
     nonce: u32,

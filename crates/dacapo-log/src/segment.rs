@@ -5,6 +5,7 @@
 //! `segments.rs`.
 
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -28,9 +29,9 @@ pub(crate) fn path(dir: &Path, base: Offset) -> PathBuf {
 pub(crate) fn base_of_name(name: &OsStr) -> Option<Offset> {
     let digits = name.to_str()?.strip_suffix(".seg")?;
     let plain = digits.len() == 20 && digits.bytes().all(|b| b.is_ascii_digit());
-    // Half the numbers there are: behind any base, the offsets of its segment fit.
     let base = plain.then(|| digits.parse().ok()).flatten();
-    base.filter(|&base| base < u64::MAX / 2).map(Offset::new)
+    base.filter(|&base| base < format::OFFSETS_END)
+        .map(Offset::new)
 }
 
 /// A segment file's fixed parts, read and checked.
@@ -86,16 +87,10 @@ impl SegmentFile {
 
     /// Looks at the file once more: whether it has been sealed.
     pub(crate) fn read_footer(&self) -> Result<Option<Footer>, FileError> {
-        let frames_end = self.frames_end();
         let mut bytes = [0; FOOTER_BYTES];
-        self.file.read_at(&mut bytes, frames_end as u64)?;
-        Ok(Footer::decode(&bytes).filter(|footer| {
-            footer.nonce == self.header.nonce
-                && footer.base == self.base
-                && footer.next >= self.base
-                && footer.next.since(self.base) < u64::from(u32::MAX)
-                && (format::FRAMES_START..=frames_end).contains(&(footer.end_position as usize))
-        }))
+        self.file.read_at(&mut bytes, self.frames_end() as u64)?;
+        let footer = footer_of_segment(&bytes, self.base, self.header.file_bytes);
+        Ok(footer.filter(|footer| footer.nonce == self.header.nonce))
     }
 
     pub(crate) fn open(
@@ -119,6 +114,21 @@ impl SegmentFile {
     }
 }
 
+/// A footer that can be that of the segment at `base`, in a file of this size.
+pub(crate) fn footer_of_segment(
+    bytes: &[u8; FOOTER_BYTES],
+    base: Offset,
+    file_bytes: u64,
+) -> Option<Footer> {
+    Footer::decode(bytes).filter(|footer| {
+        footer.base == base
+            && footer.next >= base
+            && footer.next.get() < format::OFFSETS_END
+            && (format::FRAMES_START..=frames_end(file_bytes))
+                .contains(&(footer.end_position as usize))
+    })
+}
+
 /// Where the footer page of a file of this size begins.
 pub(crate) fn frames_end(file_bytes: u64) -> usize {
     usize::try_from(file_bytes).expect("at most 1 GiB") - format::FOOTER_PAGE_BYTES
@@ -138,6 +148,13 @@ pub(crate) struct Segment {
 }
 
 const GROWING: u64 = u64::MAX;
+
+/// Where a record was found, or the gap that it is lost in.
+pub(crate) struct Found {
+    pub(crate) position: usize,
+    /// The record itself, or the first one of its gap.
+    pub(crate) first: Offset,
+}
 
 impl Segment {
     /// A segment that is still appended to.
@@ -238,11 +255,11 @@ impl Segment {
             .unwrap_or_default()
     }
 
-    /// Where the record with this offset begins.
+    /// Where the record with this offset begins, or the gap that it is lost in.
     ///
     /// `offset` must have been published. Damage on the way is stepped over; damage to the record
     /// itself is the error.
-    pub(crate) fn find(&self, disk: &Disk, offset: Offset) -> Result<usize, Corruption> {
+    pub(crate) fn find(&self, disk: &Disk, offset: Offset) -> Result<Found, Corruption> {
         let relative = self.relative(offset);
         let bytes = self.published();
         let start = self
@@ -252,10 +269,26 @@ impl Segment {
         let mut damaged = None;
         loop {
             match format::decode_frame(bytes, position, self.nonce) {
-                Ok(frame) if frame.kind != Kind::Record || frame.relative < relative => {
+                Ok(frame) if frame.kind == Kind::Gap && frame.relative <= relative => {
+                    match format::gap_of(&frame, bytes, self.base) {
+                        Ok(gap) if gap.contains(&offset) => {
+                            return Ok(Found {
+                                position,
+                                first: gap.start,
+                            });
+                        }
+                        _ => position = frame.end,
+                    }
+                }
+                Ok(frame) if frame.kind.is_between() || frame.relative < relative => {
                     position = frame.end
                 }
-                Ok(frame) if frame.relative == relative => return Ok(position),
+                Ok(frame) if frame.relative == relative => {
+                    return Ok(Found {
+                        position,
+                        first: offset,
+                    });
+                }
                 Ok(frame) => {
                     let found = self.base.plus(frame.relative.into());
                     let damage = Damage::OutOfPlace {
@@ -279,7 +312,15 @@ impl Segment {
         }
     }
 
-    /// The first sound record behind a damaged place, at or after `offset`.
+    /// All gaps, in order; those that stand behind damage as well.
+    pub(crate) fn gaps(&self) -> Vec<Range<Offset>> {
+        let bytes = self.published();
+        scan::frames_behind(bytes, format::FRAMES_START, self.nonce, bytes.len())
+            .filter_map(|frame| format::gap_of(&frame, bytes, self.base).ok())
+            .collect()
+    }
+
+    /// The first sound record, or gap, behind a damaged place, at or after `offset`.
     pub(crate) fn sound_record_behind(&self, position: usize, offset: Offset) -> Option<Frame> {
         scan::record_behind(
             self.published(),

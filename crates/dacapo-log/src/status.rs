@@ -1,5 +1,6 @@
 //! What a log holds and how it was last opened, as figures.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::error::ReadError;
@@ -10,6 +11,7 @@ use crate::meta;
 use crate::offset::{Epoch, Offset, Start};
 use crate::options::WritePath;
 use crate::reader::Reader;
+use crate::segments::Summary;
 
 /// A log's figures, as of one moment; made by [`Log::status`](crate::Log::status).
 #[derive(Clone, Debug)]
@@ -21,13 +23,16 @@ pub struct Status {
     pub file_bytes: u64,
     /// The oldest record's offset, or that of the first one to come.
     pub oldest: Offset,
+    /// Records from [`oldest`](Self::oldest) on that are not there, because they were lost before a
+    /// [`repair`](crate::repair()).
+    pub gaps: Vec<Range<Offset>>,
     /// The offset of the next append.
     pub next: Offset,
     /// All records before this are safe from power loss, as far as the log says.
     pub durable: Offset,
-    /// When the oldest record was appended, in microseconds since the Unix epoch.
+    /// When the oldest record that is there was appended, in microseconds since the Unix epoch.
     pub oldest_timestamp_micros: Option<u64>,
-    /// When the newest record was appended, in microseconds since the Unix epoch.
+    /// When the newest record that is there was appended, in microseconds since the Unix epoch.
     pub newest_timestamp_micros: Option<u64>,
     /// Drawn when the log was created.
     pub log_id: u128,
@@ -77,11 +82,26 @@ impl Status {
             let read = reader.advance(next).ok()?;
             read.then(|| reader.record_ref().timestamp_micros())
         };
-        let newest = next
+        let gaps = gaps(shared, &summaries, oldest);
+        // What lies before the gap, or gaps, that the log may end with; and behind a first one.
+        let end = gaps
+            .iter()
+            .rev()
+            .fold(next, |end, gap| match gap.end == end {
+                true => gap.start,
+                false => end,
+            });
+        let start = gaps
+            .iter()
+            .fold(oldest, |start, gap| match gap.start <= start {
+                true => start.max(gap.end),
+                false => start,
+            });
+        let newest = end
             .get()
             .checked_sub(1)
             .map(Offset::new)
-            .filter(|&newest| newest >= oldest);
+            .filter(|&newest| newest >= start);
         let loaded = meta::load(&shared.disk, &shared.dir).ok().flatten();
         let epochs = loaded
             .as_ref()
@@ -90,9 +110,10 @@ impl Status {
             segments: summaries.len(),
             file_bytes: summaries.iter().map(|summary| summary.file_bytes).sum(),
             oldest,
+            gaps,
             next,
             durable: shared.durable.get(),
-            oldest_timestamp_micros: timestamp_of(oldest),
+            oldest_timestamp_micros: timestamp_of(start),
             newest_timestamp_micros: newest.and_then(timestamp_of),
             log_id: shared.log_id,
             format_version: format::FORMAT_VERSION,
@@ -104,6 +125,18 @@ impl Status {
             writer_pid: lock::writer_pid(&shared.disk, &shared.dir),
         })
     }
+}
+
+/// The gaps in the segments whose footers tell of some. What cannot be read is left out.
+fn gaps(shared: &Shared, summaries: &[Summary], oldest: Offset) -> Vec<Range<Offset>> {
+    let has_gaps = |summary: &&Summary| summary.footer.as_ref().is_some_and(|f| f.gaps > 0);
+    summaries
+        .iter()
+        .filter(has_gaps)
+        .filter_map(|summary| shared.segments.holding(summary.base).ok())
+        .flat_map(|segment| segment.gaps())
+        .filter(|gap| gap.start >= oldest)
+        .collect()
 }
 
 impl From<&format::EpochStart> for EpochStatus {

@@ -98,7 +98,7 @@ impl Tailer {
     ///
     /// # Errors
     /// See [`ReadError`]. The tailer stays where it was; behind damage it goes on with
-    /// [`skip_damage`](Self::skip_damage).
+    /// [`skip_damage`](Self::skip_damage), and behind [`Lost`](ReadError::Lost) records by itself.
     pub fn try_next(&mut self) -> Result<Option<Record>, ReadError> {
         if let Some(refused) = &self.refused {
             return Err(refused.clone());
@@ -167,8 +167,12 @@ impl Tailer {
     }
 
     /// After [`ReadError::Corrupt`] or [`ReadError::SegmentMissing`]: moves behind the damage, and
-    /// returns the offset of the next record that is sound or still to come.
+    /// returns the offset of the next record that is sound or still to come. Not needed after
+    /// [`ReadError::Lost`], and does nothing then.
     pub fn skip_damage(&mut self) -> Offset {
+        if self.reader.is_behind_gap() {
+            return self.reader.next_offset();
+        }
         let limit = self.watermark().get();
         if self.reader.next_offset() >= limit {
             self.reader.shared().give_up_last_segment();

@@ -33,6 +33,8 @@ pub struct Verification {
     pub damages: Vec<Corruption>,
     /// The records that cannot be read.
     pub lost: Vec<Range<Offset>>,
+    /// Records that were lost before a [`repair`](crate::repair()): no damage of this log.
+    pub gaps: Vec<Range<Offset>>,
     /// Bytes of an append that a crash interrupted, behind the log's end: no damage; the next
     /// opening for writing cuts them off.
     pub torn_bytes: u64,
@@ -95,6 +97,7 @@ pub(crate) fn verify_log(
         payload_bytes: 0,
         damages: shared.noticed().clone(),
         lost: Vec::new(),
+        gaps: Vec::new(),
         torn_bytes: 0,
     };
     // The bytes of the segments before each one.
@@ -126,6 +129,7 @@ pub(crate) fn verify_log(
                     });
                 }
             }
+            Some(Err(ReadError::Lost { from, to })) => found.gaps.push(from..to),
             Some(Err(error)) => {
                 let from = replay.next_offset();
                 found.note(place_of(&error, shared, from));

@@ -221,6 +221,7 @@ fn help_has_examples_and_exit_codes() {
         "tail",
         "stat",
         "verify",
+        "repair",
         "demo",
         "completions",
     ] {

@@ -94,13 +94,13 @@ fn what_cannot_be_verified_is_not_called_damaged() {
     }
 }
 
-fn log_of_1000() -> TempDir {
+pub(crate) fn log_of_1000() -> TempDir {
     let dir = tempdir().unwrap();
     append(dir.path(), lines(0..1000).as_bytes());
     dir
 }
 
-fn lines(numbers: std::ops::Range<u32>) -> String {
+pub(crate) fn lines(numbers: std::ops::Range<u32>) -> String {
     numbers
         .map(|number| format!("record number {number}\n"))
         .collect()
@@ -113,7 +113,7 @@ fn verify_json(path: &str, code: i32) -> Value {
 }
 
 /// Flips a bit in the middle of a payload; returns the segment file that it is in.
-fn flip_byte_of(dir: &Path, payload: &str) -> PathBuf {
+pub(crate) fn flip_byte_of(dir: &Path, payload: &str) -> PathBuf {
     let payload = payload.as_bytes();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

@@ -7,6 +7,7 @@ mod failing_disk;
 mod keystrokes;
 mod killing;
 mod process;
+mod repairing;
 mod round_trip;
 mod signals;
 mod tailing;

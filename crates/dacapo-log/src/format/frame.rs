@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, SECTOR_BYTES};
+use super::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, OFFSETS_END, SECTOR_BYTES};
 use crate::error::Damage;
 use crate::offset::{Epoch, Offset};
 
@@ -13,6 +13,8 @@ pub(crate) const FRAME_SUMMED_FROM: usize = 12;
 pub(crate) const BEGIN_PAYLOAD_BYTES: usize = 24;
 /// A frame that says how far the last flush got.
 pub(crate) const MARK_PAYLOAD_BYTES: usize = 8;
+/// A frame that stands for records that are gone: the offset behind them.
+pub(crate) const GAP_PAYLOAD_BYTES: usize = 8;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,15 @@ pub(crate) enum Kind {
     Mark = 3,
     /// Nothing, up to the next sector; the commit word stands alone.
     Pad = 4,
+    /// Records that were lost for good, in place of them.
+    Gap = 5,
+}
+
+impl Kind {
+    /// Whether the frame lies between records and stands for none of them.
+    pub(crate) fn is_between(self) -> bool {
+        matches!(self, Self::Begin | Self::Mark | Self::Pad)
+    }
 }
 
 /// The top byte of every commit word, so that no valid one is zero.
@@ -63,6 +74,7 @@ impl Word {
             2 => Kind::Begin,
             3 => Kind::Mark,
             4 if word == PAD_WORD => Kind::Pad,
+            5 => Kind::Gap,
             _ => return None,
         };
         let tagged = u64::from(tag) == WORD_TAG && u64::from(flags) & !FLAG_CONTINUES == 0;
@@ -92,18 +104,49 @@ pub(crate) const fn next_sector(position: usize) -> usize {
 /// two different sums, so a frame of another segment never passes.
 #[inline]
 pub(crate) fn checksum(nonce: u32, word: u64, summed: &[u8]) -> u32 {
-    let low = u32::try_from(word & u64::from(u32::MAX)).expect("masked");
-    let high = u32::try_from(word >> 32).expect("shifted");
-    let mut hasher = crc32fast::Hasher::new_with_initial(nonce ^ low ^ high);
+    let mut hasher = crc32fast::Hasher::new_with_initial(nonce ^ folded(word));
     hasher.update(summed);
     hasher.finalize()
+}
+
+/// What a commit word adds to the salt.
+#[inline]
+fn folded(word: u64) -> u32 {
+    let low = u32::try_from(word & u64::from(u32::MAX)).expect("masked");
+    let high = u32::try_from(word >> 32).expect("shifted");
+    low ^ high
+}
+
+/// What may be a frame, for whoever does not know the nonce.
+pub(super) struct Unverified<'a> {
+    pub(super) stored: u32,
+    /// What was summed; the initial value was the nonce, XORed with `folded_word`.
+    pub(super) summed: &'a [u8],
+    pub(super) folded_word: u32,
+    pub(super) end: usize,
+}
+
+/// What has the shape of a frame with a checksum at `position`.
+pub(super) fn unverified(bytes: &[u8], position: usize) -> Option<Unverified<'_>> {
+    let rest = bytes.get(position..)?;
+    let raw = u64::from_le_bytes(*rest.first_chunk()?);
+    let word = Word::parse(raw).filter(|word| word.kind != Kind::Pad)?;
+    let frame = rest.get(..frame_bytes(word.topic_bytes, word.payload_bytes))?;
+    let summed_to = FRAME_HEADER_BYTES + word.topic_bytes + word.payload_bytes;
+    Some(Unverified {
+        stored: le!(u32, frame, 8),
+        summed: &frame[FRAME_SUMMED_FROM..summed_to],
+        folded_word: folded(raw),
+        end: position + frame.len(),
+    })
 }
 
 /// What a frame says, before it is written.
 pub(crate) struct NewFrame<'a> {
     pub(crate) kind: Kind,
     pub(crate) continues: bool,
-    /// The record's offset less the segment's base; for other kinds, that of the next record.
+    /// The record's offset less the segment's base; for other kinds, that of the next record, and
+    /// for a gap that of the first record that is gone.
     pub(crate) relative: u32,
     pub(crate) timestamp_micros: u64,
     pub(crate) payload: &'a [u8],
@@ -262,6 +305,22 @@ pub(crate) fn durable_of(frame: &Frame, bytes: &[u8]) -> Option<Offset> {
     }
 }
 
+/// The records that a [`Kind::Gap`] frame of the segment at `base` stands for: at least one.
+pub(crate) fn gap_of(frame: &Frame, bytes: &[u8], base: Offset) -> Result<Range<Offset>, Damage> {
+    let payload = &bytes[frame.payload.clone()];
+    let from = base.plus(frame.relative.into());
+    let to = match payload.len() {
+        GAP_PAYLOAD_BYTES => Offset::new(le!(u64, payload, 0)),
+        _ => from,
+    };
+    let sound = frame.kind == Kind::Gap && from < to && to.get() < OFFSETS_END;
+    if sound && !frame.continues {
+        Ok(from..to)
+    } else {
+        Err(Damage::Gap { from, to })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,6 +359,31 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert!(decode_frame(&flipped, 0, 0x1234_5678).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_gap_must_lead_forward_to_an_offset_that_can_be() {
+        let base = Offset::new(10);
+        let gap = |to: u64, continues| {
+            let new = NewFrame {
+                kind: Kind::Gap,
+                continues,
+                relative: 7,
+                timestamp_micros: 99,
+                payload: &to.to_le_bytes(),
+            };
+            let mut bytes = vec![0; new.bytes()];
+            let word = new.encode(1, &mut bytes);
+            bytes[..8].copy_from_slice(&word.to_le_bytes());
+            let frame = decode_frame(&bytes, 0, 1).unwrap();
+            gap_of(&frame, &bytes, base)
+        };
+
+        assert_eq!(gap(18, false), Ok(Offset::new(17)..Offset::new(18)));
+        assert!(gap(17, false).is_err());
+        assert!(gap(3, false).is_err());
+        assert!(gap(u64::MAX, false).is_err());
+        assert!(gap(18, true).is_err(), "a gap is in no batch");
     }
 
     #[test]

@@ -17,16 +17,19 @@ macro_rules! le {
 mod frame;
 mod index;
 mod meta;
+mod nonce;
 mod segment;
 
 use crate::error::Damage;
 
 pub(crate) use frame::{
-    BEGIN_PAYLOAD_BYTES, Begin, Frame, Kind, MARK_PAYLOAD_BYTES, NewFrame, NoFrame, PAD_WORD,
-    base_of, decode_frame, durable_of, frame_bytes, frame_bytes_of_word, next_sector,
+    BEGIN_PAYLOAD_BYTES, Begin, Frame, GAP_PAYLOAD_BYTES, Kind, MARK_PAYLOAD_BYTES, NewFrame,
+    NoFrame, PAD_WORD, base_of, decode_frame, durable_of, frame_bytes, frame_bytes_of_word, gap_of,
+    next_sector,
 };
 pub(crate) use index::{IndexPoint, decode_index, encode_index, index_nonce};
 pub(crate) use meta::{CleanEnd, EpochStart, META_EPOCHS_MAX, META_SLOT_BYTES, META_SLOTS, Meta};
+pub(crate) use nonce::nonce_of_frames;
 pub(crate) use segment::{FOOTER_BYTES, FOOTER_WORD, Footer, SEGMENT_HEADER_BYTES, SegmentHeader};
 
 /// The checksums themselves: a fuzzer puts right ones on bytes that nobody wrote.
@@ -52,6 +55,10 @@ pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 pub(crate) const FRAMES_START: usize = PAGE_BYTES;
 /// So does the footer, the last page of the file.
 pub(crate) const FOOTER_PAGE_BYTES: usize = PAGE_BYTES;
+
+/// No offset on disk is as large. Half the numbers there are, so that a sum with what fits into a
+/// segment never overflows.
+pub(crate) const OFFSETS_END: u64 = u64::MAX / 2;
 
 pub(crate) const FRAME_ALIGN_BYTES: usize = 8;
 pub(crate) const FRAME_HEADER_BYTES: usize = 24;

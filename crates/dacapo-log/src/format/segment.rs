@@ -58,7 +58,7 @@ pub(crate) const FOOTER_WORD: u64 = u64::from_le_bytes(*b"DACAPOFT");
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Footer {
     pub(crate) base: Offset,
-    /// The offset after the segment's last record.
+    /// The offset after the segment's last record, or after the gap behind that.
     pub(crate) next: Offset,
     /// Where the last frame ends.
     pub(crate) end_position: u32,
@@ -67,6 +67,8 @@ pub(crate) struct Footer {
     pub(crate) first_timestamp_micros: u64,
     pub(crate) last_timestamp_micros: u64,
     pub(crate) epoch: Epoch,
+    /// How many gap frames are in the segment.
+    pub(crate) gaps: u32,
 }
 
 impl Footer {
@@ -80,6 +82,7 @@ impl Footer {
         bytes[32..40].copy_from_slice(&self.first_timestamp_micros.to_le_bytes());
         bytes[40..48].copy_from_slice(&self.last_timestamp_micros.to_le_bytes());
         bytes[48..56].copy_from_slice(&self.epoch.get().to_le_bytes());
+        bytes[56..60].copy_from_slice(&self.gaps.to_le_bytes());
         seal_block(&mut bytes);
         bytes
     }
@@ -97,6 +100,7 @@ impl Footer {
             first_timestamp_micros: le!(u64, bytes, 32),
             last_timestamp_micros: le!(u64, bytes, 40),
             epoch: Epoch::new(le!(u64, bytes, 48)),
+            gaps: le!(u32, bytes, 56),
         })
     }
 }

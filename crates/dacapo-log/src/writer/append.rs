@@ -260,6 +260,7 @@ impl Active {
             first_timestamp_micros: self.first_timestamp_micros,
             last_timestamp_micros,
             epoch: shared.epoch(),
+            gaps: 0, // only a repair writes them
         }
     }
 

@@ -1,0 +1,380 @@
+//! Writing the repaired log: sealed segments, which get their names last, and `meta` behind them.
+//!
+//! Until then the files have names that no log has, so that what an interrupted repair leaves is
+//! opened by nobody.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::clock;
+use crate::disk::{Disk, DiskFile};
+use crate::error::FileError;
+use crate::format::{
+    self, Begin, CleanEnd, EpochStart, Footer, IndexPoint, Kind, Meta, NewFrame, PAGE_BYTES,
+    SegmentHeader,
+};
+use crate::index;
+use crate::meta::MetaFile;
+use crate::offset::{Epoch, Offset};
+use crate::recovery;
+use crate::scan;
+use crate::segment;
+use crate::segment_writer;
+
+/// What the name of a segment ends with, before it gets its own.
+pub(super) const UNFINISHED: &str = ".repair";
+
+/// Written at a time.
+const PIECE_BYTES: usize = 1 << 20;
+/// No frame of a segment ends behind this.
+const POSITION_MAX: u64 = format::SEGMENT_BYTES_MAX - format::FOOTER_PAGE_BYTES as u64;
+
+pub(super) struct Target<'a> {
+    disk: &'a Disk,
+    dir: &'a Path,
+    log_id: u128,
+    epoch: Epoch,
+    /// The offset behind all that was taken, records of an incomplete batch included.
+    next: Offset,
+    last_timestamp_micros: u64,
+    open: Option<OpenSegment>,
+    /// The next record goes into a new segment.
+    rolls: bool,
+    /// Records that are gone, not written yet: more may follow.
+    gap: Option<Range<Offset>>,
+    /// The records of a batch, until it is complete.
+    batch: Vec<BatchRecord>,
+    /// The bases of all segments.
+    bases: Vec<Offset>,
+    /// Written so far.
+    records: u64,
+    payload_bytes: u64,
+}
+
+struct BatchRecord {
+    timestamp_micros: u64,
+    payload: Vec<u8>,
+}
+
+struct OpenSegment {
+    file: DiskFile,
+    base: Offset,
+    nonce: u32,
+    /// Encoded, and not written yet.
+    piece: Vec<u8>,
+    /// Where the next frame goes.
+    position: usize,
+    first_timestamp_micros: u64,
+    gaps: u32,
+    points: Vec<IndexPoint>,
+    indexed_to: usize,
+}
+
+impl<'a> Target<'a> {
+    /// A log of no record yet, of which `first` is the oldest, in a directory that is there.
+    pub(super) fn new(disk: &'a Disk, dir: &'a Path, first: Offset, epoch: Epoch) -> Self {
+        Self {
+            disk,
+            dir,
+            log_id: recovery::new_log_id(disk),
+            epoch,
+            next: first,
+            last_timestamp_micros: 0,
+            open: None,
+            rolls: false,
+            gap: None,
+            batch: Vec::new(),
+            bases: Vec::new(),
+            records: 0,
+            payload_bytes: 0,
+        }
+    }
+
+    pub(super) fn next(&self) -> Offset {
+        self.next
+    }
+
+    /// How many records were written.
+    pub(super) fn records(&self) -> u64 {
+        self.records
+    }
+
+    pub(super) fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
+    }
+
+    /// How many segments were begun.
+    pub(super) fn segments(&self) -> usize {
+        self.bases.len()
+    }
+
+    /// Lets the next record begin a segment, as in the log that is copied.
+    pub(super) fn roll(&mut self) {
+        self.rolls = true;
+    }
+
+    /// Takes the next record; one that continues a batch is written once the batch is complete.
+    pub(super) fn record(
+        &mut self,
+        timestamp_micros: u64,
+        payload: &[u8],
+        continues: bool,
+    ) -> Result<(), FileError> {
+        self.batch.push(BatchRecord {
+            timestamp_micros,
+            payload: payload.to_vec(),
+        });
+        self.next = self.next.next();
+        if continues {
+            return Ok(());
+        }
+        self.write_batch()
+    }
+
+    /// The first record of the batch that is not complete, if there is one.
+    pub(super) fn incomplete_from(&self) -> Option<Offset> {
+        let records = self.batch.len() as u64;
+        (records > 0).then(|| Offset::new(self.next.get() - records))
+    }
+
+    /// The batch will never be complete: what came of it is kept.
+    pub(super) fn end_batch(&mut self) -> Result<(), FileError> {
+        match self.batch.is_empty() {
+            true => Ok(()),
+            false => self.write_batch(),
+        }
+    }
+
+    /// The batch will never be complete, and was never durable: nothing of it is kept.
+    pub(super) fn drop_batch(&mut self) {
+        self.next = self.incomplete_from().unwrap_or(self.next);
+        self.batch.clear();
+    }
+
+    /// Leaves out the records up to `to`.
+    pub(super) fn leave_out(&mut self, to: Offset) -> Result<(), FileError> {
+        self.end_batch()?;
+        let from = self.gap.take().map_or(self.next, |gap| gap.start);
+        self.gap = Some(from..to);
+        self.next = to;
+        Ok(())
+    }
+
+    fn write_batch(&mut self) -> Result<(), FileError> {
+        let batch = std::mem::take(&mut self.batch);
+        let first = Offset::new(self.next.get() - batch.len() as u64);
+        self.write_gap()?;
+        if std::mem::take(&mut self.rolls) {
+            self.seal(first)?;
+        }
+        let bytes = batch
+            .iter()
+            .map(|record| format::frame_bytes(0, record.payload.len()))
+            .sum();
+        self.make_room(first, self.next, bytes)?;
+        let open = self.open.as_mut().expect("there is room in it");
+        let last = batch.len() - 1;
+        for (i, record) in batch.iter().enumerate() {
+            let offset = first.plus(i as u64);
+            open.index(offset);
+            open.write(&NewFrame {
+                kind: Kind::Record,
+                continues: i < last,
+                relative: open.relative(offset),
+                timestamp_micros: record.timestamp_micros,
+                payload: &record.payload,
+            })?;
+            self.records += 1;
+            self.payload_bytes += record.payload.len() as u64;
+            self.last_timestamp_micros = record.timestamp_micros;
+            if open.first_timestamp_micros == 0 {
+                open.first_timestamp_micros = record.timestamp_micros;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_gap(&mut self) -> Result<(), FileError> {
+        let Some(gap) = self.gap.take() else {
+            return Ok(());
+        };
+        let bytes = format::frame_bytes(0, format::GAP_PAYLOAD_BYTES);
+        self.make_room(gap.start, gap.start.next(), bytes)?;
+        let open = self.open.as_mut().expect("there is room in it");
+        open.gaps += 1;
+        open.write(&NewFrame {
+            kind: Kind::Gap,
+            continues: false,
+            relative: open.relative(gap.start),
+            timestamp_micros: self.last_timestamp_micros,
+            payload: &gap.end.get().to_le_bytes(),
+        })
+    }
+
+    /// Sees to an open segment that takes `bytes` of frames, for the offsets from `from` to `to`.
+    fn make_room(&mut self, from: Offset, to: Offset, bytes: usize) -> Result<(), FileError> {
+        let fits = |open: &OpenSegment| {
+            let end = (open.position + bytes) as u64;
+            end <= POSITION_MAX && to.since(open.base) < u64::from(u32::MAX)
+        };
+        if !self.open.as_ref().is_some_and(fits) {
+            self.seal(from)?;
+            self.begin(from)?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, base: Offset) -> Result<(), FileError> {
+        let mut open = OpenSegment {
+            file: self.disk.create(&self.unfinished(base))?,
+            base,
+            nonce: self.disk.random_u32(),
+            piece: Vec::new(),
+            position: format::FRAMES_START,
+            first_timestamp_micros: 0,
+            gaps: 0,
+            points: Vec::new(),
+            indexed_to: 0,
+        };
+        self.bases.push(base);
+        let begin = Begin {
+            base,
+            epoch: self.epoch,
+            durable: base,
+        };
+        open.write(&NewFrame {
+            kind: Kind::Begin,
+            continues: false,
+            relative: 0,
+            timestamp_micros: self.last_timestamp_micros,
+            payload: &begin.encode(),
+        })?;
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// Completes the open segment, which ends before `next`, and makes it durable.
+    fn seal(&mut self, next: Offset) -> Result<(), FileError> {
+        let Some(mut open) = self.open.take() else {
+            return Ok(());
+        };
+        open.write_piece()?;
+        let least = format::SEGMENT_BYTES_MIN - format::FOOTER_PAGE_BYTES as u64;
+        let frames_end = (open.position.next_multiple_of(PAGE_BYTES) as u64).max(least);
+        let header = SegmentHeader {
+            nonce: open.nonce,
+            log_id: self.log_id,
+            epoch: self.epoch,
+            file_bytes: frames_end + format::FOOTER_PAGE_BYTES as u64,
+            created_micros: clock::now_micros(),
+        };
+        let footer = Footer {
+            base: open.base,
+            next,
+            end_position: u32::try_from(open.position).expect("at most 1 GiB"),
+            nonce: open.nonce,
+            first_timestamp_micros: open.first_timestamp_micros,
+            last_timestamp_micros: self.last_timestamp_micros,
+            epoch: self.epoch,
+            gaps: open.gaps,
+        };
+        open.file.write_at(&header.encode(), 0)?;
+        // The whole page, which gives the file its length.
+        open.file
+            .write_at(&[0; format::FOOTER_PAGE_BYTES], frames_end)?;
+        let frames_end = usize::try_from(frames_end).expect("at most 1 GiB");
+        segment_writer::write_footer(&open.file, frames_end, &footer.encode())?;
+        open.file.sync_data()?;
+        // Best effort: without the file, whoever needs the index rebuilds it.
+        let _ = index::store(self.disk, self.dir, open.base, open.nonce, &open.points);
+        Ok(())
+    }
+
+    /// Gives the files their names, and the log its `meta`: durable, and closed cleanly.
+    pub(super) fn finish(
+        &mut self,
+        first: Offset,
+        epochs: Vec<EpochStart>,
+    ) -> Result<(), FileError> {
+        self.write_gap()?;
+        self.seal(self.next)?;
+        for &base in &self.bases {
+            let mut file = self.disk.open(&self.unfinished(base))?;
+            file.rename(&segment::path(self.dir, base))?;
+        }
+        // Before there is a `meta` that speaks of them.
+        self.disk.sync_dir(self.dir)?;
+        let clean = CleanEnd {
+            base: self.next,
+            end_position: 0,
+            next: self.next,
+        };
+        let meta = Meta {
+            log_id: self.log_id,
+            sequence: 1,
+            first,
+            durable: self.next,
+            clean: Some(clean),
+            epochs,
+        };
+        MetaFile::create(self.disk, self.dir, meta)?;
+        recovery::sync_own_name(self.disk, self.dir)
+    }
+
+    /// Removes what was written, as far as that works.
+    pub(super) fn discard(&self) {
+        // First what makes it a log.
+        let _ = self.disk.remove(&self.dir.join(crate::meta::META_FILE));
+        for name in ["meta.tmp", "index.tmp"] {
+            let _ = self.disk.remove(&self.dir.join(name));
+        }
+        for &base in &self.bases {
+            for path in [
+                self.unfinished(base),
+                segment::path(self.dir, base),
+                index::path(self.dir, base),
+            ] {
+                let _ = self.disk.remove(&path);
+            }
+        }
+    }
+
+    fn unfinished(&self, base: Offset) -> PathBuf {
+        self.dir.join(format!("{base:020}{UNFINISHED}"))
+    }
+}
+
+impl OpenSegment {
+    fn relative(&self, offset: Offset) -> u32 {
+        u32::try_from(offset.since(self.base)).expect("there was room for it")
+    }
+
+    /// Gives the record that comes next a point in the index, if it is time for one.
+    fn index(&mut self, offset: Offset) {
+        if self.position >= self.indexed_to {
+            self.points
+                .push(scan::point(self.relative(offset), self.position));
+            self.indexed_to = self.position + scan::INDEX_STRIDE_BYTES;
+        }
+    }
+
+    fn write(&mut self, frame: &NewFrame<'_>) -> Result<(), FileError> {
+        let start = self.piece.len();
+        self.piece.resize(start + frame.bytes(), 0);
+        let into = &mut self.piece[start..];
+        let word = frame.encode(self.nonce, into);
+        into[..8].copy_from_slice(&word.to_le_bytes());
+        self.position += frame.bytes();
+        if self.piece.len() >= PIECE_BYTES {
+            self.write_piece()?;
+        }
+        Ok(())
+    }
+
+    fn write_piece(&mut self) -> Result<(), FileError> {
+        let position = (self.position - self.piece.len()) as u64;
+        self.file.write_at(&self.piece, position)?;
+        self.piece.clear();
+        Ok(())
+    }
+}
