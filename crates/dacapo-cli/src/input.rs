@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 /// Standard input of a process that ends cleanly when it is asked to.
@@ -38,8 +38,6 @@ impl Input {
             flag::register(signal, Arc::clone(&asked))?;
             low_level::pipe::register(signal, sender.try_clone()?)?;
         }
-        // A limit on the size of files is then an error with a name, instead of a dead process.
-        flag::register(SIGXFSZ, Arc::default())?;
         Ok(Self { signals })
     }
 

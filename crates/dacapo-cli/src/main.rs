@@ -5,10 +5,12 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use dacapo_log::{Log, OpenError};
+use signal_hook::consts::SIGXFSZ;
 
 mod append;
 mod cat;
@@ -88,7 +90,7 @@ struct CompletionsArgs {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let outcome = outlive_file_size_limit().and_then(|()| match Cli::parse().command {
         Command::Append(args) => append::run(&args),
         Command::Cat(args) => cat::run(&args),
         Command::Tail(args) => tail::run(&args),
@@ -97,8 +99,17 @@ fn main() -> ExitCode {
         Command::Repair(args) => repair::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions(&args),
-    };
+    });
     outcome.unwrap_or_else(|error| report(&error))
+}
+
+/// A limit on the size of files is then an error with a name, instead of a dead process.
+///
+/// Here and not in the library: what a signal does is for the whole process to decide.
+fn outlive_file_size_limit() -> anyhow::Result<()> {
+    // A handler, because an ignored signal would be ignored by programs that are started, too.
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).context("cannot listen for signals")?;
+    Ok(())
 }
 
 /// Opens a log that another process may be writing to.

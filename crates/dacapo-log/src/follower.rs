@@ -18,7 +18,7 @@ use crate::map::Frontier;
 use crate::meta;
 use crate::offset::Offset;
 use crate::recovery::Listing;
-use crate::scan;
+use crate::scan::{self, Scan, Stop};
 use crate::segment::{self, Segment, SegmentFile};
 use crate::segments::Segments;
 use crate::sync::{Mutex, MutexGuard, thread};
@@ -582,6 +582,25 @@ impl Growing {
 /// How far behind the end of a segment's records something was written; `None` where its records
 /// do not end before `end`.
 pub(crate) fn written_behind(file: &SegmentFile, end: Offset) -> Option<u64> {
+    let (bytes, scan) = scan_growing(file)?;
+    let torn = scan.stop != Stop::Unwritten && scan.next == end;
+    torn.then(|| scan::written_bytes(&bytes[scan.end_position..]) as u64)
+}
+
+/// The damage at which a segment's frames stop, if they do so before `end_position`.
+pub(crate) fn damage_before(file: &SegmentFile, end_position: usize) -> Option<Corruption> {
+    let (_, scan) = scan_growing(file)?;
+    let (damage, position) = match scan.stop {
+        Stop::Unwritten => (Damage::Missing, scan.end_position),
+        Stop::BatchTorn { damage, position } | Stop::Invalid { damage, position } => {
+            (damage, position)
+        }
+    };
+    (scan.end_position < end_position).then(|| Corruption::new(file.file.path(), position, damage))
+}
+
+/// Scans a copy of a segment that another process may be appending to.
+fn scan_growing(file: &SegmentFile) -> Option<(Vec<u8>, Scan)> {
     let frontier = file
         .file
         .map_growing(file.frames_end(), format::FRAMES_START)
@@ -591,6 +610,5 @@ pub(crate) fn written_behind(file: &SegmentFile, end: Offset) -> Option<u64> {
     frontier.copy_unpublished(format::FRAMES_START..file.frames_end(), &mut frames);
     bytes.append(&mut frames);
     let scan = scan::scan(&bytes, file.header.nonce, file.base);
-    let torn = scan.stop != scan::Stop::Unwritten && scan.next == end;
-    torn.then(|| scan::written_bytes(&bytes[scan.end_position..]) as u64)
+    Some((bytes, scan))
 }

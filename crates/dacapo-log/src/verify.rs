@@ -4,8 +4,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::error::{Corruption, Damage, OpenError, ReadError};
+use crate::follower;
 use crate::index;
 use crate::log::{Log, Shared};
+use crate::meta;
 use crate::offset::{Offset, Start};
 use crate::segment::{self, SegmentFile};
 
@@ -146,7 +148,7 @@ pub(crate) fn verify_log(
         replay.skip_damage();
     }
     check_indexes(shared, &mut found);
-    found.torn_bytes = torn_bytes(log, replay.next_offset());
+    check_end(log, replay.next_offset(), &mut found);
     progress(Progress {
         checked_bytes: total_bytes,
         total_bytes,
@@ -183,14 +185,28 @@ fn check_indexes(shared: &Shared, found: &mut Verification) {
     }
 }
 
-/// What an interrupted append left behind the end, if the last segment is not sealed.
-fn torn_bytes(log: &Log, end: Offset) -> u64 {
+/// Looks at what is behind the last record, if the last segment is not sealed: the rest of an
+/// interrupted append, or, where the log was closed, damage to frames without a record.
+fn check_end(log: &Log, end: Offset, found: &mut Verification) {
     let shared = log.shared();
     let last = shared.segments.summaries().into_iter().next_back();
-    let torn = last.filter(|last| last.footer.is_none()).and_then(|last| {
-        let file =
-            SegmentFile::open(&shared.disk, &shared.dir, last.base, Some(shared.log_id)).ok()?;
-        crate::follower::written_behind(&file, end)
-    });
-    torn.unwrap_or(0)
+    let Some(last) = last.filter(|last| last.footer.is_none()) else {
+        return;
+    };
+    let (disk, dir) = (&shared.disk, &shared.dir);
+    let Ok(file) = SegmentFile::open(disk, dir, last.base, Some(shared.log_id)) else {
+        return;
+    };
+    // Believed as recovery does: a closed log ends there, and nothing of it is torn.
+    let clean = match meta::load(disk, dir) {
+        Ok(Some(loaded)) if loaded.agreed => loaded.meta.clean,
+        _ => None,
+    };
+    let damage = clean
+        .filter(|clean| clean.base == last.base)
+        .and_then(|clean| follower::damage_before(&file, clean.end_position as usize));
+    match damage {
+        Some(damage) => found.note(damage),
+        None => found.torn_bytes = follower::written_behind(&file, end).unwrap_or(0),
+    }
 }

@@ -240,50 +240,6 @@ fn damage_in_a_closed_log_is_an_error() {
 }
 
 #[test]
-fn every_flipped_bit_of_a_sealed_segment_is_reported_or_harmless() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = small_segments().open(dir.path()).unwrap();
-    let records: Vec<String> = (0..120).map(|i| format!("{i:0200}")).collect();
-    for record in &records {
-        log.append(record.as_bytes()).unwrap();
-    }
-    log.close().unwrap();
-    let sealed = segments(dir.path())[0].clone();
-    let sound = fs::read(&sealed).unwrap();
-
-    // A prime step visits every bit position of a byte, and all parts of the file.
-    for bit in (0..sound.len() * 8).step_by(61) {
-        let mut bytes = sound.clone();
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        fs::write(&sealed, bytes).unwrap();
-
-        let found = dacapo_log::verify(dir.path(), |_| ());
-
-        if found.is_ok_and(|found| found.is_sound()) {
-            let log = Log::options().open_read_only(dir.path()).unwrap();
-            assert_eq!(
-                payloads(&log),
-                records,
-                "bit {bit} changed a record silently"
-            );
-        }
-        // Whatever is reported, a record that is returned is right.
-        if let Ok(log) = Log::options().open_read_only(dir.path()) {
-            let (sound, _) = readable(&log);
-            assert!(
-                sound.iter().all(|record| records.contains(record)),
-                "bit {bit}"
-            );
-            assert!(
-                sound.len() >= 60,
-                "bit {bit} took {} records",
-                records.len() - sound.len()
-            );
-        }
-    }
-}
-
-#[test]
 fn a_checkpoint_that_a_power_cut_went_behind_is_rewound() {
     let (_dir, log) = log_holding(["a", "b", "lost1", "lost2"]);
     let mut tailer = log.tail(Start::Oldest);
@@ -471,6 +427,10 @@ fn another_version_says_so_and_changes_nothing() {
         newer[8] = 9;
         if file == "meta" {
             newer[4096 + 8] = 9;
+        } else {
+            // With a checksum that fits: otherwise it would be a flipped bit.
+            let sum = crc32fast::hash(&newer[..60]);
+            newer[60..64].copy_from_slice(&sum.to_le_bytes());
         }
         fs::write(&path, newer).unwrap();
 

@@ -1,12 +1,13 @@
 //! Running the built command: to its end, or step by step.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Lines, Read, Write};
+use std::fmt::Display;
+use std::io::{self, BufRead, BufReader, Lines, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 
@@ -88,10 +89,42 @@ pub(crate) fn spawn_watched(command: &mut Command) -> Child {
     // A descriptor, because the number may mean another process by then.
     let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
     thread::spawn(move || {
-        thread::sleep(Duration::from_secs(60));
-        pidfd_send_signal(process, Signal::KILL)
+        let minute = Timespec {
+            tv_sec: 60,
+            tv_nsec: 0,
+        };
+        let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&minute));
+        if ended == Ok(0) {
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
     });
     child
+}
+
+/// Says something past the test harness, which hides what a passing test prints.
+pub(crate) fn tell(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A flag that the environment may set, for the long form of a test.
+pub(crate) fn by_hand(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| value == "1")
+}
+
+/// Whether a tool runs that a test needs; says loudly what is skipped where it does not.
+pub(crate) fn can_run(tool: &str, arguments: &[&str]) -> bool {
+    let ran = Command::new(tool)
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !ran {
+        tell(format_args!(
+            "SKIPPED: this test needs {tool}, and it does not run"
+        ));
+    }
+    ran
 }
 
 /// `dacapo append --acks`, fed step by step.
@@ -186,4 +219,64 @@ impl Appender {
         let status = self.child.wait().unwrap();
         (status, self.stderr.join().unwrap())
     }
+}
+
+/// What became of an appender that was fed under a fault.
+pub(crate) struct Fed {
+    pub(crate) status: ExitStatus,
+    pub(crate) said: String,
+    pub(crate) acknowledged: u64,
+}
+
+/// Runs `dacapo append --durable --acks` behind `before`, a program that runs another one in its
+/// way, and feeds it so many numbered lines: each one when the last one was acknowledged.
+pub(crate) fn append_lines_under(mut before: Command, dir: &Path, lines: u64) -> Fed {
+    before
+        .arg(env!("CARGO_BIN_EXE_dacapo"))
+        .args(["append", "--durable", "--acks"])
+        .args(["--segment-bytes-max", "16K"])
+        .arg(dir);
+    let mut appender = Appender::spawn(before);
+    let mut acknowledged = 0;
+    for number in 0..lines {
+        if !appender.feed(numbered_line(number).as_bytes()) {
+            break;
+        }
+        match appender.acknowledged() {
+            Some(records) => acknowledged = records,
+            None => break,
+        }
+    }
+    let (status, said) = appender.finish();
+    Fed {
+        status,
+        said,
+        acknowledged,
+    }
+}
+
+/// A line of up to 5000 bytes.
+fn numbered_line(number: u64) -> String {
+    let more = usize::try_from(number * 997 % 5000).unwrap();
+    format!("line {number} {}\n", "x".repeat(more))
+}
+
+/// Without the fault, a log holds all that was acknowledged, and goes on.
+pub(crate) fn expect_kept(dir: &Path, fed: &Fed) {
+    let expected: String = (0..fed.acknowledged).map(numbered_line).collect();
+    append(dir, b"after the fault\n");
+    let stored = text(&cat(dir));
+    let told = || {
+        format!(
+            "{} acknowledged, {}: {}",
+            fed.acknowledged, fed.status, fed.said
+        )
+    };
+    assert!(stored.starts_with(&expected), "{}", told());
+    assert!(stored.ends_with("after the fault\n"), "{}", told());
+    // The lines that were fed, each once and in order.
+    let behind = stored.lines().count() as u64 - 1;
+    let fed_lines: String = (0..behind).map(numbered_line).collect();
+    assert!(stored == fed_lines + "after the fault\n", "{}", told());
+    expect_code(&run([OsStr::new("verify"), dir.as_os_str()]), 0);
 }

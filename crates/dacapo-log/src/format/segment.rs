@@ -37,7 +37,13 @@ impl SegmentHeader {
                 expected: SEGMENT_MAGIC,
             });
         }
-        check_version(le!(u32, bytes, 8))?;
+        let version = check_version(le!(u32, bytes, 8));
+        let mut as_this_version = *bytes;
+        as_this_version[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        // A number in whose place this version's makes the checksum right is damage.
+        if check_block(&as_this_version).is_err() {
+            version?;
+        }
         check_block(bytes)?;
         Ok(Self {
             nonce: le!(u32, bytes, 12),
@@ -117,5 +123,30 @@ fn check_block(block: &[u8; 64]) -> Result<(), Damage> {
         Ok(())
     } else {
         Err(Damage::Checksum { stored, computed })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flipped_bit_of_the_version_is_damage_and_no_other_version() {
+        let header = SegmentHeader {
+            nonce: 1,
+            log_id: 2,
+            epoch: Epoch::FIRST,
+            file_bytes: 16 << 10,
+            created_micros: 3,
+        };
+        let mut bytes = header.encode();
+        bytes[8] ^= 1 << 3;
+        let decoded = SegmentHeader::decode(&bytes);
+        assert!(matches!(decoded, Err(Damage::Checksum { .. })));
+
+        seal_block(&mut bytes);
+        let (found, supported) = (9, FORMAT_VERSION);
+        let decoded = SegmentHeader::decode(&bytes);
+        assert_eq!(decoded, Err(Damage::Version { found, supported }));
     }
 }

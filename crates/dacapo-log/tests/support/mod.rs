@@ -2,11 +2,31 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod child;
+pub(crate) mod mounted;
+pub(crate) mod random;
+
+use std::fmt::Display;
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use dacapo_log::{Flush, Log, Options, ReadError, Start};
 use tempfile::TempDir;
+
+/// Says what a test covered, past the test harness, which hides what a passing test prints.
+pub(crate) fn tell(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A number that the environment may give, for the long form of a test.
+pub(crate) fn by_hand<T: FromStr>(variable: &str, otherwise: T) -> T {
+    std::env::var(variable).map_or(otherwise, |value| match value.parse() {
+        Ok(number) => number,
+        Err(_) => panic!("{variable} is {value:?}, and no number"),
+    })
+}
 
 /// Options under which nothing is flushed unless the test says so.
 pub(crate) fn quiet() -> Options {
