@@ -200,21 +200,22 @@ fn check_scan(bytes: &[u8], nonce: u32, base: Offset) -> Scan {
     let scan = scan::scan(bytes, nonce, base);
     let end = scan.end_position;
     assert!((FRAMES_START..=bytes.len()).contains(&end) && end.is_multiple_of(8));
-    assert!(scan.records <= scan.stopped_behind);
+    assert!(base <= scan.next && scan.next <= scan.stopped_at);
     for point in &scan.index {
         let frame = format::decode_frame(bytes, point.position as usize, nonce).expect("indexed");
         assert_eq!((frame.kind, frame.relative), (Kind::Record, point.relative));
-        assert!(point.relative < scan.records);
+        assert!(base.plus(point.relative.into()) < scan.next);
     }
     // What was cut off is not missed: the rest reads the same without it.
     let kept = scan::scan(&bytes[..end], nonce, base);
     assert_eq!(kept.stop, Stop::Unwritten);
-    assert_eq!((kept.end_position, kept.records), (end, scan.records));
+    assert_eq!((kept.end_position, kept.next), (end, scan.next));
     assert_eq!(kept.payload_bytes, scan.payload_bytes);
     assert_eq!(kept.index, scan.index);
 
     scan::durable_behind(bytes, end, nonce);
-    for relative in [0, scan.records, u32::MAX] {
+    let behind = u32::try_from(scan.next.since(base)).unwrap_or(u32::MAX);
+    for relative in [0, behind, u32::MAX] {
         if let Some(frame) = scan::record_behind(bytes, end, nonce, relative) {
             assert!(frame.start >= end && frame.relative >= relative);
             check_frame(bytes, nonce, &frame);
@@ -235,66 +236,92 @@ fn check_new_frames(input: &[u8]) {
         durable: base,
     };
     push_frame(&mut bytes, nonce, Kind::Begin, false, 0, &begin.encode());
-    let (mut records, mut open, mut units_end) = (0, 0, bytes.len());
-    let (mut payload_bytes, mut points) = (0, Vec::<IndexPoint>::new());
+    let mut frames = Frames::default();
     let mut rest = input;
     while let Some((&[what, len], behind)) = rest.split_first_chunk::<2>() {
         let (payload, behind) = behind.split_at(behind.len().min(len.into()));
         rest = behind;
+        let next = base.plus(frames.next.into());
         match what % 8 {
             // Only between units, as the log writes them.
-            0 if open == 0 => {
+            0 if !frames.open => {
                 bytes.extend_from_slice(&PAD_WORD.to_le_bytes());
                 bytes.resize(format::next_sector(bytes.len()), 0);
             }
-            1 if open == 0 => {
-                let durable = base.plus(records.into()).get().to_le_bytes();
-                push_frame(&mut bytes, nonce, Kind::Mark, false, records, &durable);
+            1 if !frames.open => {
+                let durable = next.get().to_le_bytes();
+                push_frame(&mut bytes, nonce, Kind::Mark, false, frames.next, &durable);
+            }
+            2 if !frames.open => {
+                let to = next.plus(1 + u64::from(len)).get().to_le_bytes();
+                frames.points.push(scan::point(frames.next, bytes.len()));
+                push_frame(&mut bytes, nonce, Kind::Gap, false, frames.next, &to);
+                frames.next += 1 + u32::from(len);
             }
             what => {
-                if points.len() < 3 {
-                    points.push(scan::point(records, bytes.len()));
-                }
-                let continues = what >= 6;
-                push_frame(&mut bytes, nonce, Kind::Record, continues, records, payload);
-                records += 1;
-                payload_bytes += payload.len() as u64;
-                open = if continues { open + 1 } else { 0 };
+                frames.open = what >= 6;
+                frames.points.push(scan::point(frames.next, bytes.len()));
+                let (open, next) = (frames.open, frames.next);
+                push_frame(&mut bytes, nonce, Kind::Record, open, next, payload);
+                frames.next += 1;
+                frames.payload_bytes += payload.len() as u64;
             }
         }
-        if open == 0 {
-            units_end = bytes.len();
+        if !frames.open {
+            frames.whole = (frames.next, frames.payload_bytes, bytes.len());
         }
     }
-    let whole_end = bytes.len();
-    bytes.resize(whole_end.next_multiple_of(format::PAGE_BYTES), 0);
+    let (next, payload_bytes, units_end) = match frames.whole {
+        (_, _, 0) => (
+            0,
+            0,
+            FRAMES_START + format::frame_bytes(0, begin.encode().len()),
+        ),
+        whole => whole,
+    };
+    let written_end = bytes.len();
+    bytes.resize(written_end.next_multiple_of(format::PAGE_BYTES), 0);
     let scan = check_scan(&bytes, nonce, base);
-    assert_eq!(scan.end_position, units_end);
-    assert_eq!(scan.records, records - open);
-    assert_eq!(scan.stopped_behind, records);
-    assert_eq!(scan.stop == Stop::Unwritten, open == 0);
+    assert_eq!(
+        (scan.end_position, scan.payload_bytes),
+        (units_end, payload_bytes)
+    );
+    assert_eq!(scan.next, base.plus(next.into()));
+    assert_eq!(scan.stopped_at, base.plus(frames.next.into()));
+    assert_eq!(scan.stop == Stop::Unwritten, !frames.open);
     assert_eq!(
         scan.durable,
         scan::durable_behind(&bytes, FRAMES_START, nonce)
     );
-    if open == 0 {
-        assert_eq!(scan.payload_bytes, payload_bytes);
-        assert_eq!(
-            scan::last_frame(&bytes, nonce).map(|f| f.end),
-            last_frame_end(&bytes, nonce)
-        );
-    }
-    for point in &points {
+    let last = scan::last_frame(&bytes, nonce).map(|frame| frame.end);
+    assert_eq!(last, last_frame_end(&bytes, nonce));
+    for point in frames.points.iter().take(3) {
         let found = scan::record_behind(&bytes, point.position as usize, nonce, point.relative);
         let found = found.map(|frame| scan::point(frame.relative, frame.start));
         assert_eq!(found, Some(*point));
     }
+    // Where no header is left to name it.
+    if let Some(found) = format::nonce_of_frames(&bytes) {
+        assert_eq!(found, nonce);
+    }
     // One bit of a frame flipped: nothing before it changes, nothing behind it is taken.
     let sum: usize = input.iter().map(|&byte| usize::from(byte)).sum();
-    let at = FRAMES_START + sum % (whole_end - FRAMES_START);
-    bytes[at] ^= 1 << (sum % 8);
+    bytes[FRAMES_START + sum % (written_end - FRAMES_START)] ^= 1 << (sum % 8);
     let damaged = check_scan(&bytes, nonce, base);
-    assert!(damaged.records <= scan.records && damaged.end_position <= units_end);
+    assert!(damaged.next <= scan.next && damaged.end_position <= units_end);
+}
+
+/// What was written, relative to the segment's base.
+#[derive(Default)]
+struct Frames {
+    next: u32,
+    payload_bytes: u64,
+    /// A batch goes on.
+    open: bool,
+    /// The same up to the last whole unit, and where that ends.
+    whole: (u32, u64, usize),
+    /// Where records and gaps stand.
+    points: Vec<IndexPoint>,
 }
 
 /// By the frames themselves, one behind the other.
