@@ -85,6 +85,14 @@ impl Corruption {
         self.offset = Some(offset);
         self
     }
+
+    /// Adds itself to others, unless its place is among them.
+    pub(crate) fn note_in(self, damages: &mut Vec<Self>) {
+        let known = |other: &Self| (&other.path, other.position) == (&self.path, self.position);
+        if !damages.iter().any(known) {
+            damages.push(self);
+        }
+    }
 }
 
 impl fmt::Display for Corruption {

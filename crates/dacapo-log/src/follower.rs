@@ -590,12 +590,7 @@ pub(crate) fn written_behind(file: &SegmentFile, end: Offset) -> Option<u64> {
 /// The damage at which a segment's frames stop, if they do so before `end_position`.
 pub(crate) fn damage_before(file: &SegmentFile, end_position: usize) -> Option<Corruption> {
     let (_, scan) = scan_growing(file)?;
-    let (damage, position) = match scan.stop {
-        Stop::Unwritten => (Damage::Missing, scan.end_position),
-        Stop::BatchTorn { damage, position } | Stop::Invalid { damage, position } => {
-            (damage, position)
-        }
-    };
+    let (position, damage) = scan.missed();
     (scan.end_position < end_position).then(|| Corruption::new(file.file.path(), position, damage))
 }
 

@@ -9,6 +9,8 @@ use crate::error::FileError;
 use crate::format::{self, IndexPoint};
 use crate::offset::Offset;
 
+pub(crate) const INDEX_TEMPORARY: &str = "index.tmp";
+
 /// The index file that belongs to the segment file of this base.
 pub(crate) fn path(dir: &Path, base: Offset) -> PathBuf {
     dir.join(format!("{base:020}.idx"))
@@ -22,7 +24,7 @@ pub(crate) fn store(
     nonce: u32,
     points: &[IndexPoint],
 ) -> Result<(), FileError> {
-    let mut file = disk.create(&dir.join("index.tmp"))?;
+    let mut file = disk.create(&dir.join(INDEX_TEMPORARY))?;
     file.write_at(&format::encode_index(nonce, points), 0)?;
     file.sync_data()?;
     file.rename(&path(dir, base))

@@ -5,14 +5,16 @@
 //! slot as it was before or as it is after, and a slot that rots leaves its twin.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use crate::clock;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Corruption, Damage, FileError, SegmentError};
 use crate::format::{self, EpochStart, META_SLOT_BYTES, META_SLOTS, Meta};
 use crate::offset::{Checkpoint, Epoch, Offset};
 
 pub(crate) const META_FILE: &str = "meta";
-const META_TEMPORARY: &str = "meta.tmp";
+pub(crate) const META_TEMPORARY: &str = "meta.tmp";
 
 /// What was found in a log's `meta`.
 pub(crate) struct Loaded {
@@ -122,12 +124,7 @@ impl MetaFile {
     pub(crate) fn update(&mut self, change: impl FnOnce(&mut Meta)) -> Result<(), FileError> {
         change(&mut self.meta);
         self.meta.sequence += 1;
-        let excess = self
-            .meta
-            .epochs
-            .len()
-            .saturating_sub(format::META_EPOCHS_MAX);
-        self.meta.epochs.drain(..excess);
+        forget_oldest(&mut self.meta.epochs);
         let slot = self.meta.encode();
         // The one that is known to be good comes last: the other one may have been torn before.
         for i in [META_SLOTS - 1 - self.slot, self.slot] {
@@ -136,6 +133,31 @@ impl MetaFile {
         }
         Ok(())
     }
+}
+
+/// Adds the epoch that a recovery, or a repair, begins at `start`; the work began at `started`.
+pub(crate) fn begin_epoch(
+    epochs: &mut Vec<EpochStart>,
+    epoch: Epoch,
+    start: Offset,
+    started: Duration,
+    cut_bytes: u64,
+) {
+    let took = clock::uptime().saturating_sub(started);
+    epochs.push(EpochStart {
+        epoch,
+        start,
+        opened_micros: clock::now_micros(),
+        recovery_micros: u32::try_from(took.as_micros()).unwrap_or(u32::MAX),
+        cut_bytes: u32::try_from(cut_bytes).unwrap_or(u32::MAX),
+    });
+    forget_oldest(epochs);
+}
+
+/// A slot of `meta` holds so many epochs and no more.
+fn forget_oldest(epochs: &mut Vec<EpochStart>) {
+    let excess = epochs.len().saturating_sub(format::META_EPOCHS_MAX);
+    epochs.drain(..excess);
 }
 
 /// The first offset at which records of `epoch` are void, because a later epoch began there.

@@ -20,7 +20,7 @@ use crate::segment::Segment;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-const PREPARED_FILE: &str = "next.tmp";
+pub(crate) const PREPARED_FILE: &str = "next.tmp";
 
 /// What all segments of one opening of a log have in common.
 #[derive(Clone, Debug)]

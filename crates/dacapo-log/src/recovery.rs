@@ -17,9 +17,17 @@ use crate::index;
 use crate::lock::LOCK_FILE;
 use crate::meta::{self, META_FILE, MetaFile};
 use crate::offset::{Epoch, Offset};
+use crate::prepare;
 use crate::scan::{self, Scan, Stop};
 use crate::segment::{self, SegmentFile};
 use crate::segment_writer;
+
+/// Files that work in progress leaves behind when a crash interrupts it.
+pub(crate) const TEMPORARIES: [&str; 3] = [
+    prepare::PREPARED_FILE,
+    meta::META_TEMPORARY,
+    index::INDEX_TEMPORARY,
+];
 
 /// A log as it stands after recovery.
 pub(crate) struct Recovered {
@@ -61,7 +69,7 @@ impl Listing {
             let text = name.to_string_lossy().into_owned();
             if let Some(base) = segment::base_of_name(&name) {
                 listing.bases.push(base);
-            } else if ["next.tmp", "meta.tmp", "index.tmp"].contains(&text.as_str()) {
+            } else if TEMPORARIES.contains(&text.as_str()) {
                 listing.temporaries.push(name);
             } else if text == META_FILE {
                 listing.has_meta = true;
@@ -413,12 +421,11 @@ fn scan_file(segment: &SegmentFile) -> Result<(Scan, Offset), SegmentError> {
 /// The place at which a segment that should go on to `expected` does not.
 fn damaged_stop(segment: &SegmentFile, scan: &Scan, expected: Offset) -> Corruption {
     let found = scan.next;
-    let (position, damage) = match &scan.stop {
-        Stop::Invalid { damage, position } | Stop::BatchTorn { damage, position } => {
-            (*position, damage.clone())
+    let (position, damage) = match scan.stop {
+        Stop::Unwritten if found >= expected => {
+            (scan.end_position, Damage::End { expected, found })
         }
-        Stop::Unwritten if found < expected => (scan.end_position, Damage::Missing),
-        Stop::Unwritten => (scan.end_position, Damage::End { expected, found }),
+        _ => scan.missed(),
     };
     Corruption::new(segment.file.path(), position, damage).of_record(scan.stopped_at)
 }
@@ -470,13 +477,7 @@ impl Plan {
             meta.durable = start;
             if let Some(cut_bytes) = cut_bytes {
                 let last = meta.epochs.last().map_or(Epoch::FIRST, |last| last.epoch);
-                meta.epochs.push(EpochStart {
-                    epoch: last.next(),
-                    start,
-                    opened_micros: clock::now_micros(),
-                    recovery_micros: saturating_micros(clock::uptime().saturating_sub(started)),
-                    cut_bytes: u32::try_from(cut_bytes).unwrap_or(u32::MAX),
-                });
+                meta::begin_epoch(&mut meta.epochs, last.next(), start, started, cut_bytes);
             }
         })?;
         for &base in &void {
@@ -524,10 +525,6 @@ fn seal(
     // Best effort: without the file, whoever needs the index rebuilds it.
     let _ = index::store(disk, dir, segment.base, segment.header.nonce, &scan.index);
     Ok(())
-}
-
-fn saturating_micros(duration: Duration) -> u32 {
-    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
 }
 
 #[cfg(all(test, not(simulation)))]

@@ -30,6 +30,18 @@ pub(crate) struct Scan {
     pub(crate) stopped_at: Offset,
 }
 
+impl Scan {
+    /// Where and why there is no further frame, if there should be one.
+    pub(crate) fn missed(&self) -> (usize, Damage) {
+        match &self.stop {
+            Stop::Unwritten => (self.end_position, Damage::Missing),
+            Stop::BatchTorn { damage, position } | Stop::Invalid { damage, position } => {
+                (*position, damage.clone())
+            }
+        }
+    }
+}
+
 /// Why there is no further frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {

@@ -51,11 +51,7 @@ impl Verification {
 
     /// Adds a damaged place, unless it was noticed when the log was opened.
     fn note(&mut self, damage: Corruption) {
-        let known =
-            |other: &Corruption| (&other.path, other.position) == (&damage.path, damage.position);
-        if !self.damages.iter().any(known) {
-            self.damages.push(damage);
-        }
+        damage.note_in(&mut self.damages);
     }
 }
 

@@ -57,11 +57,7 @@ impl Repair {
 
     /// Adds a damaged place, unless it is known.
     fn note(&mut self, damage: Corruption) {
-        let known =
-            |other: &Corruption| (&other.path, other.position) == (&damage.path, damage.position);
-        if !self.damages.iter().any(known) {
-            self.damages.push(damage);
-        }
+        damage.note_in(&mut self.damages);
     }
 
     fn lose(&mut self, lost: Range<Offset>) {

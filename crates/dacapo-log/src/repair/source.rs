@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::Repair;
 use super::image::Image;
-use crate::clock;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{Corruption, Damage, FileError, OpenError, RepairError, SegmentError};
 use crate::format::{self, CleanEnd, EpochStart, FOOTER_BYTES, Footer, Meta, SegmentHeader};
@@ -147,17 +146,8 @@ impl Source {
         found: &Repair,
         started: Duration,
     ) -> Vec<EpochStart> {
-        let took = clock::uptime().saturating_sub(started);
         let mut epochs = self.epochs.clone();
-        epochs.push(EpochStart {
-            epoch,
-            start: found.next,
-            opened_micros: clock::now_micros(),
-            recovery_micros: u32::try_from(took.as_micros()).unwrap_or(u32::MAX),
-            cut_bytes: u32::try_from(found.torn_bytes).unwrap_or(u32::MAX),
-        });
-        let excess = epochs.len().saturating_sub(format::META_EPOCHS_MAX);
-        epochs.drain(..excess);
+        meta::begin_epoch(&mut epochs, epoch, found.next, started, found.torn_bytes);
         epochs
     }
 

@@ -325,7 +325,7 @@ impl<'a> Target<'a> {
     pub(super) fn discard(&self) {
         // First what makes it a log.
         let _ = self.disk.remove(&self.dir.join(crate::meta::META_FILE));
-        for name in ["meta.tmp", "index.tmp"] {
+        for name in recovery::TEMPORARIES {
             let _ = self.disk.remove(&self.dir.join(name));
         }
         for &base in &self.bases {

@@ -729,12 +729,16 @@ impl DiskFile {
         Ok(())
     }
 
-    pub(crate) fn map_sealed(&self, capacity: usize) -> Result<Map, FileError> {
+    fn map_with<T>(&self, capacity: usize, map: impl FnOnce(&Inode) -> T) -> Result<T, FileError> {
         self.step("map")?;
-        self.with(|inode| {
+        Ok(self.with(|inode| {
             assert!(capacity <= inode.len, "mapped behind its end");
-            Ok(inode.memory.map(capacity, capacity))
-        })
+            map(inode)
+        }))
+    }
+
+    pub(crate) fn map_sealed(&self, capacity: usize) -> Result<Map, FileError> {
+        self.map_with(capacity, |inode| inode.memory.map(capacity, capacity))
     }
 
     pub(crate) fn map_writable(
@@ -742,12 +746,10 @@ impl DiskFile {
         capacity: usize,
         published: usize,
     ) -> Result<Frontier, FileError> {
-        self.step("map")?;
-        self.with(|inode| {
-            assert!(capacity <= inode.len, "mapped behind its end");
+        self.map_with(capacity, |inode| {
             let hole = inode.holes.range(published / PAGE_BYTES..).next();
             assert_eq!(hole, None, "a store into a hole can be a SIGBUS");
-            Ok(inode.memory.grow_from(capacity, published, true))
+            inode.memory.grow_from(capacity, published, true)
         })
     }
 
@@ -756,10 +758,8 @@ impl DiskFile {
         capacity: usize,
         published: usize,
     ) -> Result<Frontier, FileError> {
-        self.step("map")?;
-        self.with(|inode| {
-            assert!(capacity <= inode.len, "mapped behind its end");
-            Ok(inode.memory.grow_from(capacity, published, false))
+        self.map_with(capacity, |inode| {
+            inode.memory.grow_from(capacity, published, false)
         })
     }
 
