@@ -485,7 +485,9 @@ impl Growing {
         durable: Offset,
         scratch: &mut Vec<u8>,
     ) -> Result<AtStop, ReadError> {
-        if self.frontier.map().load_word(self.file.frames_end()) == Some(FOOTER_WORD) {
+        let footer_word = || self.frontier.map().load_word(self.file.frames_end());
+        let is_sealed = footer_word() == Some(FOOTER_WORD);
+        if is_sealed {
             match self.file.read_footer()? {
                 Some(footer) if footer.next == self.next => return Ok(self.leave(shared, footer)),
                 // Sealed since we looked at the frames.
@@ -497,9 +499,14 @@ impl Growing {
                 _ => {}
             }
         }
-        // A writer that opened the log again put another file in place of one without records.
         if !self.file.file.is_linked()? {
-            return Ok(AtStop::Leave);
+            // A footer that came between the two looks: the writer has sealed the segment, and then
+            // dropped it. Without one, a writer that opened the log again put another file in place of
+            // one without records.
+            return Ok(match !is_sealed && footer_word() == Some(FOOTER_WORD) {
+                true => AtStop::Again,
+                false => AtStop::Leave,
+            });
         }
         // A crash between the name of the next segment and the footer of this one.
         if self.next > self.segment.base()

@@ -4,12 +4,13 @@
 use std::path::Path;
 
 use rustix::io::Errno;
+use shuttle::thread;
 
 use super::cut::{Cut, Toll};
 use super::random::Random;
 use super::simulate;
 use crate::disk::{DIR, Disk, Fault};
-use crate::{Flush, Log, Offset, OpenError, Options, Start, WritePath};
+use crate::{Flush, Log, Offset, OpenError, Options, ReadError, Start, WritePath};
 
 fn open(disk: &Disk) -> Result<Log, OpenError> {
     let options = Options {
@@ -122,4 +123,38 @@ fn a_dropped_segment_does_not_come_back() {
         let log = open(&disk).expect("it opens");
         assert_eq!((log.oldest(), log.next_offset()), (oldest, next));
     });
+}
+
+/// The segment that a follower read was sealed and dropped between its look for the footer and its look
+/// for the name. It went on in the next one and left this one without an end, where readers met damage.
+#[test]
+fn a_segment_that_is_sealed_and_dropped_between_two_looks_ends_for_readers() {
+    for seed in 0..3000 {
+        simulate(Random::seeded(seed), move || {
+            let disk = Disk::new(Random::seeded(seed));
+            let log = open(&disk).unwrap();
+            for _ in 0..6 {
+                log.append(&[7; 1000]).unwrap();
+            }
+            let follower = Log::open_reader_on(&disk, Path::new(DIR)).unwrap();
+            let reading = thread::spawn(move || {
+                for _ in 0..20 {
+                    for read in follower.replay(Start::Oldest) {
+                        match read {
+                            Err(ReadError::Pruned { .. }) => break,
+                            read => drop(read.expect("a sound record")),
+                        }
+                    }
+                }
+            });
+            for _ in 0..8 {
+                for _ in 0..8 {
+                    log.append(&[7; 1000]).unwrap();
+                }
+                let next = log.sync().unwrap();
+                log.prune(next).unwrap();
+            }
+            reading.join().unwrap();
+        });
+    }
 }
