@@ -767,6 +767,29 @@ fn a_segment_of_another_log_in_its_place_is_not_mixed_in() {
     assert!(matches!(found.damages[1].damage, Damage::ForeignLog { .. }));
 }
 
+/// Found by fuzzing: the base in the first frame was only looked for where header or footer gave the
+/// nonce, and the records of a nameless segment were copied under the offsets of its wrong name.
+#[test]
+fn a_segment_without_both_ends_and_under_a_wrong_name_is_not_used() {
+    let log = Oracle::closed(200);
+    let last = segments(log.path()).pop().unwrap();
+    zero(&last, 0, 64);
+    zero(&last, length(&last) - PAGE_BYTES, 64);
+    let wrong = log.path().join(format!("{:020}.seg", base_of(&last) + 1));
+    fs::rename(&last, &wrong).unwrap();
+    let (_above, dst) = repaired();
+
+    let found = quiet_repair(log.path(), &dst).unwrap();
+
+    let is_named = |damage: &Damage| matches!(damage, Damage::OutOfPlace { .. });
+    let mut damages = found.damages.iter();
+    assert!(damages.any(|found| found.path == wrong && is_named(&found.damage)));
+    let repaired = quiet().open(&dst).unwrap();
+    for record in all_that_is_sound(&repaired) {
+        assert_eq!(record.2, payload(record.0.get()));
+    }
+}
+
 #[test]
 fn a_pruned_log_begins_where_it_began() {
     let log = Oracle::closed(400);

@@ -5,6 +5,7 @@ use super::FORMAT_VERSION;
 const INDEX_MAGIC: &str = "DACAPOIX";
 const INDEX_HEADER_BYTES: usize = 32;
 const INDEX_POINT_BYTES: usize = 8;
+const _: () = assert!(INDEX_HEADER_BYTES.is_multiple_of(INDEX_POINT_BYTES));
 
 /// A record whose position is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,7 @@ pub(crate) fn decode_index(bytes: &[u8], nonce: u32) -> Option<Vec<IndexPoint>> 
         && le!(u32, bytes, 8) == FORMAT_VERSION
         && le!(u32, bytes, 12) == index_checksum(bytes)
         && le!(u32, bytes, 16) == nonce
+        && bytes.len().is_multiple_of(INDEX_POINT_BYTES)
         && le!(u64, bytes, 24) == ((bytes.len() - INDEX_HEADER_BYTES) / INDEX_POINT_BYTES) as u64;
     sound.then(|| {
         bytes[INDEX_HEADER_BYTES..]
@@ -78,5 +80,15 @@ mod tests {
         assert_eq!(decode_index(&bytes, 7).unwrap(), points);
         assert_eq!(decode_index(&bytes, 8), None);
         assert_eq!(decode_index(&bytes[..31], 7), None);
+    }
+
+    /// Found by fuzzing: up to 7 bytes behind the last point were overlooked.
+    #[test]
+    fn an_index_of_another_length_than_it_says_is_refused() {
+        let mut bytes = encode_index(7, &[]);
+        bytes.push(0);
+        let sum = index_checksum(&bytes);
+        bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(decode_index(&bytes, 7), None);
     }
 }

@@ -258,8 +258,7 @@ impl Ends {
         let begun = nonce.and_then(|nonce| {
             let mut bytes = [0; format::frame_bytes(0, format::BEGIN_PAYLOAD_BYTES)];
             file.read_at(&mut bytes, format::FRAMES_START as u64).ok()?;
-            let frame = format::decode_frame(&bytes, 0, nonce).ok()?;
-            format::base_of(&frame, &bytes)
+            begun_at(&bytes, 0, nonce)
         });
         Ok(Some(Self {
             file,
@@ -300,13 +299,16 @@ impl Ends {
             }
             (Err(damage), _) => note(0, damage.clone()),
         }
-        if let Some(found) = self.begun.filter(|&begun| begun != base) {
+        let mut begun = self.begun;
+        if nonce.is_none() {
+            let bytes = Image::read(&self.file)?.bytes;
+            nonce = format::nonce_of_frames(&bytes);
+            begun = nonce.and_then(|nonce| begun_at(&bytes, format::FRAMES_START, nonce));
+        }
+        if let Some(found) = begun.filter(|&begun| begun != base) {
             let expected = base;
             note(format::FRAMES_START, Damage::OutOfPlace { expected, found });
             return Ok(None);
-        }
-        if nonce.is_none() {
-            nonce = format::nonce_of_frames(&Image::read(&self.file)?.bytes);
         }
         let smallest = (format::FRAMES_START + format::FOOTER_PAGE_BYTES) as u64;
         let Some(nonce) = nonce.filter(|_| file_bytes >= smallest) else {
@@ -330,6 +332,12 @@ impl Ends {
             epoch,
         }))
     }
+}
+
+/// The base that the first frame gives its segment, if it stands here.
+fn begun_at(bytes: &[u8], position: usize, nonce: u32) -> Option<Offset> {
+    let frame = format::decode_frame(bytes, position, nonce).ok()?;
+    format::base_of(&frame, bytes)
 }
 
 /// A block of 64 bytes, if it can be read.
