@@ -57,6 +57,8 @@ mod log;
 )]
 mod map;
 mod meta;
+#[cfg(all(test, loom))]
+mod models;
 mod offset;
 mod options;
 mod prepare;

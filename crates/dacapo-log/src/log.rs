@@ -4,7 +4,6 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, PoisonError};
 
 use crate::disk::Disk;
@@ -24,7 +23,7 @@ use crate::segment::Segment;
 use crate::segment_writer::SegmentWriter;
 use crate::segments::Segments;
 use crate::status::Status;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::tailer::Tailer;
 use crate::watermark::Watermark;
 use crate::writer::{Custody, ResumedSegment, Resumption, Writer};
@@ -393,23 +392,9 @@ impl Log {
                 next,
             });
         }
-        if shared.durable.get() > offset {
-            return Ok(());
-        }
-        loop {
-            let moved = shared.durable.moved();
-            // Before the look at the watermark: a flush that came before the failure counts.
-            let refusal = writer.refusal();
-            // Look after having begun to listen: a flush may just have ended.
-            if shared.durable.get() > offset {
-                return Ok(());
-            }
-            if let Some(refusal) = refusal {
-                return Err(refusal);
-            }
-            writer.flusher().request();
-            moved.await;
-        }
+        let refusal = || writer.refusal();
+        let ask = || writer.flusher().request();
+        shared.durable.pass(offset, refusal, ask).await
     }
 
     /// Makes everything appended so far safe from power loss, blocking the thread, and returns

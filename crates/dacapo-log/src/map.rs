@@ -16,14 +16,18 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+
+use crate::sync::AtomicUsize;
 
 /// A mapping of a whole segment file.
 pub(crate) struct Map {
     start: NonNull<u8>,
     capacity: usize,
     published: AtomicUsize,
+    #[cfg(loom)]
+    accesses: Accesses,
     _backing: Backing,
 }
 
@@ -59,6 +63,8 @@ impl Memory {
             start: start.cast(),
             capacity,
             published: AtomicUsize::new(published),
+            #[cfg(loom)]
+            accesses: Accesses::behind(published, capacity),
             _backing: Backing::Heap {
                 _memory: Arc::clone(self),
             },
@@ -135,6 +141,8 @@ impl Map {
             start,
             capacity,
             published: AtomicUsize::new(published),
+            #[cfg(loom)]
+            accesses: Accesses::behind(published, capacity),
             _backing: Backing::File { _mapping: mapping },
         }
     }
@@ -144,6 +152,8 @@ impl Map {
     pub(crate) fn published(&self) -> &[u8] {
         let len = self.published.load(Acquire);
         assert!(len <= self.capacity);
+        #[cfg(loom)]
+        self.accesses.read_before(len);
         // SAFETY: `start` is valid for `capacity` bytes while `self` lives, and the assertion keeps
         // us inside them. Only `Frontier::publish` changes the length, and only upwards, and the
         // frontier never gives out or writes bytes below it, so this slice never changes.
@@ -219,6 +229,8 @@ impl Frontier {
         assert!(self.writable, "a read-only mapping is not stored to");
         assert!(position >= self.map.published.load(Relaxed));
         assert!(position <= self.map.capacity && len <= self.map.capacity - position);
+        #[cfg(loom)]
+        self.map.accesses.write(position, len);
         // SAFETY: in bounds by the assertion.
         let at = unsafe { self.map.start.as_ptr().add(position) };
         // SAFETY: `Map::published` never reaches these bytes while the borrow of `self`, the only
@@ -235,6 +247,8 @@ impl Frontier {
         assert!(self.writable, "a read-only mapping is not stored to");
         assert!(position.is_multiple_of(8) && position >= self.map.published.load(Relaxed));
         assert!(position <= self.map.capacity && 8 <= self.map.capacity - position);
+        #[cfg(loom)]
+        self.map.accesses.write(position, 8);
         // SAFETY: aligned and in bounds by the assertions.
         unsafe { self.map.word(position) }.store(word.to_le(), Release);
     }
@@ -257,6 +271,38 @@ impl Frontier {
     pub(crate) fn publish(&mut self, end: usize) {
         assert!(end >= self.map.published.load(Relaxed) && end <= self.map.capacity);
         self.map.published.store(end, Release);
+    }
+}
+
+/// The model checker's view of the bytes: it fails when a word is read by one thread and written by
+/// another, and nothing orders the two. The bytes themselves it does not see.
+#[cfg(loom)]
+struct Accesses {
+    from: usize,
+    words: Box<[loom::cell::UnsafeCell<()>]>,
+}
+
+#[cfg(loom)]
+impl Accesses {
+    fn behind(published: usize, capacity: usize) -> Self {
+        let words = published / 8..capacity / 8;
+        Self {
+            from: published / 8,
+            words: words.map(|_| loom::cell::UnsafeCell::new(())).collect(),
+        }
+    }
+
+    fn read_before(&self, end: usize) {
+        for word in &self.words[..(end / 8).saturating_sub(self.from)] {
+            word.with(|_| ());
+        }
+    }
+
+    fn write(&self, position: usize, len: usize) {
+        let range = position / 8 - self.from..(position + len).div_ceil(8) - self.from;
+        for word in &self.words[range] {
+            word.with_mut(|_| ());
+        }
     }
 }
 

@@ -7,7 +7,6 @@
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, PoisonError};
 
@@ -18,7 +17,7 @@ use crate::index;
 use crate::map::Map;
 use crate::offset::Offset;
 use crate::scan;
-use crate::sync::Mutex;
+use crate::sync::{AtomicU64, Mutex};
 
 /// The file of the segment that begins at `base`.
 pub(crate) fn path(dir: &Path, base: Offset) -> PathBuf {

@@ -85,6 +85,20 @@ impl Segments {
         self.list().entries.insert(segment.base(), entry);
     }
 
+    /// Lists the segment in which the log goes on, and sends the readers of the filled one to it.
+    pub(crate) fn go_on_in(
+        &self,
+        file_bytes: u64,
+        segment: &Arc<Segment>,
+        filled: Option<&Arc<Segment>>,
+    ) {
+        self.add_growing(file_bytes, segment);
+        // Last: a reader that was sent on has to find it.
+        if let Some(filled) = filled {
+            filled.seal(segment.base());
+        }
+    }
+
     /// Notes that the growing segment is sealed, and keeps it mapped for those behind.
     pub(crate) fn seal(&self, segment: &Arc<Segment>, footer: Footer) {
         let mut list = self.list();

@@ -67,6 +67,33 @@ impl Watermark {
         listener
     }
 
+    /// Waits until the point lies behind `offset`, or a `refusal` says that it never will; asks for it
+    /// before each wait. Who has a refusal to tell [`wake`](Self::wake)s those who wait. Cancel-safe.
+    pub(crate) async fn pass<E>(
+        &self,
+        offset: Offset,
+        refusal: impl Fn() -> Option<E>,
+        ask: impl Fn(),
+    ) -> Result<(), E> {
+        if self.get() > offset {
+            return Ok(());
+        }
+        loop {
+            let moved = self.moved();
+            // Before the look at the point: what was reached before the refusal counts.
+            let refusal = refusal();
+            // Look after having begun to listen: it may just have moved.
+            if self.get() > offset {
+                return Ok(());
+            }
+            if let Some(refusal) = refusal {
+                return Err(refusal);
+            }
+            ask();
+            moved.await;
+        }
+    }
+
     /// Whether anybody waits for this point to move.
     pub(crate) fn is_waited_for(&self) -> bool {
         self.moved.total_listeners() > 0

@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::{SEGMENT_OVERHEAD_BYTES, Writer};
 use crate::clock;
@@ -32,6 +31,8 @@ pub(super) struct Appender {
     pub(super) names_changed: bool,
     /// The flusher knows that there is something to flush.
     pub(super) flush_scheduled: bool,
+    /// What was appended before is flushed, and nothing is appended after.
+    pub(super) closing: bool,
 }
 
 /// The segment that is appended to.
@@ -86,7 +87,7 @@ impl Writer {
                 cause: Arc::clone(cause),
             });
         }
-        if self.closing.load(Relaxed) {
+        if appender.closing {
             return Err(AppendError::Closed);
         }
         let first = appender.next;
@@ -185,14 +186,13 @@ impl Writer {
             .map_err(|cause| self.failed_write(cause))?;
         // An active segment without a record has this very name; the new file takes its place.
         writer.rename(&path).map_err(refused)?;
+        let filled = appender.segment.as_ref().map(Active::segment);
         self.shared
             .segments
-            .add_growing(writer.file_bytes(), &segment);
+            .go_on_in(writer.file_bytes(), &segment, filled);
         appender.names_changed = true;
         if let Some(filled) = appender.segment.replace(Active::new(writer, 0)) {
             appender.filled_bytes = filled.writer.file_bytes();
-            // Last: this sends readers on to the new segment.
-            filled.segment().seal(base);
             self.flusher.request();
         }
         Ok(())

@@ -1,7 +1,6 @@
 //! Closing: the last flush, and the clean end in `meta`.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Custody, Writer};
 use crate::error::SyncError;
@@ -17,9 +16,7 @@ impl Writer {
             return Ok(());
         };
         // With the lock: an append that was let in is done, and is flushed below.
-        let appender = self.appender();
-        self.closing.store(true, Relaxed);
-        drop(appender);
+        self.appender().closing = true;
         self.flusher.stop();
         let closed = self.close_cleanly(&mut meta);
         self.preparer.stop();

@@ -9,8 +9,7 @@ mod close;
 mod flush;
 mod prune;
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use self::append::{Active, Appender};
 use crate::disk::DiskFile;
@@ -24,7 +23,7 @@ use crate::offset::Offset;
 use crate::options::Options;
 use crate::prepare::Preparer;
 use crate::segment_writer::SegmentWriter;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, OnceLock};
 
 /// Bytes of a segment that no record can use: header, footer, the frame that begins it, and the
 /// sector that is kept for the last mark.
@@ -40,8 +39,6 @@ pub(crate) struct Writer {
     appender: Mutex<Appender>,
     /// The first failed write or sync. Set with the appender locked: nothing is acknowledged after it.
     poison: OnceLock<Arc<FileError>>,
-    /// Set with the appender locked: what was appended before is flushed, and nothing after.
-    closing: AtomicBool,
     /// The log's directory, whose names are synced.
     names: DiskFile,
     /// Held by the one flush that runs.
@@ -92,6 +89,7 @@ impl Writer {
             unsynced: Vec::new(),
             names_changed: false,
             flush_scheduled: false,
+            closing: false,
         };
         let segment_bytes_max = usize::try_from(options.segment_bytes_max).expect("at most 1 GiB");
         Ok(Self {
@@ -99,7 +97,6 @@ impl Writer {
             batch_bytes_max: segment_bytes_max - SEGMENT_OVERHEAD_BYTES,
             appender: Mutex::new(appender),
             poison: OnceLock::new(),
-            closing: AtomicBool::new(false),
             names,
             flushing: Mutex::new(()),
             flusher: Flusher::new(options.flush),

@@ -1,0 +1,314 @@
+//! Protocols that span several modules, model-checked on the code itself: every interleaving of two or
+//! three preemptions, and every outcome that the memory orderings allow.
+//!
+//! ```text
+//! RUSTFLAGS="--cfg loom" cargo test --release --target-dir target/loom -p dacapo-log --lib -- \
+//!     watermark models
+//! ```
+//!
+//! A lost wake-up shows as a deadlock, a missed record as a failed read, and a byte that is read
+//! while another thread may still be storing it as a causality violation: see `Accesses` in `map.rs`.
+//! Each test says what makes it fail. Files are not modelled: segments lie in memory.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, LazyLock};
+
+use loom::future::block_on;
+use loom::thread;
+
+use crate::disk::{Disk, DiskFile};
+use crate::error::ReadError;
+use crate::flusher::Flusher;
+use crate::format::{self, Begin, Footer, Kind, NewFrame};
+use crate::log::{Opened, Shared};
+use crate::map::Memory;
+use crate::offset::{Epoch, Offset, Start};
+use crate::options::Flush;
+use crate::segment::Segment;
+use crate::segment_writer::SegmentWriter;
+use crate::segments::Segments;
+use crate::sync::{Mutex, OnceLock};
+use crate::tailer::Tailer;
+use crate::watermark::Watermark;
+
+/// Every order of the threads with so many preemptions, and says how many executions that were.
+fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    let executions = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&executions);
+    builder.check(move || {
+        counted.fetch_add(1, Relaxed);
+        model();
+    });
+    println!("{} executions", executions.load(Relaxed));
+}
+
+/// No more than the model needs, so that there are few bytes to watch.
+const SEGMENT_BYTES: usize =
+    format::FRAMES_START + 2 * format::SECTOR_BYTES + format::FOOTER_PAGE_BYTES;
+
+/// What `SegmentWriter` would sync; nothing is.
+static FILE: LazyLock<Arc<DiskFile>> = LazyLock::new(|| {
+    let file = Disk::default().open(Path::new("/dev/null"));
+    Arc::new(file.expect("a file"))
+});
+
+/// A new segment in memory, its first frame written.
+fn segment_at(base: u64) -> SegmentWriter {
+    let (base, nonce) = (Offset::new(base), 7);
+    let memory = Arc::new(Memory::new(SEGMENT_BYTES));
+    let frontier = memory.grow_from(SEGMENT_BYTES, format::FRAMES_START, true);
+    let map = Arc::clone(frontier.map());
+    let segment = Segment::growing(PathBuf::from("memory"), base, nonce, map, Vec::new());
+    let mut writer = SegmentWriter::new(
+        Arc::new(segment),
+        Arc::clone(&FILE),
+        SEGMENT_BYTES as u64,
+        frontier,
+        format::FRAMES_START,
+        true,
+    );
+    let begin = Begin {
+        base,
+        epoch: Epoch::FIRST,
+        durable: Offset::ZERO,
+    };
+    writer.begin(&begin, 1).expect("in memory");
+    writer
+}
+
+/// An open log with one segment and nothing in it.
+fn log() -> (Arc<Shared>, SegmentWriter) {
+    let segments = Segments::new(Disk::default(), PathBuf::from("memory"), 1);
+    let writer = segment_at(0);
+    segments.go_on_in(writer.file_bytes(), writer.segment(), None);
+    let opened = Opened {
+        segments,
+        log_id: 1,
+        first: Offset::ZERO,
+        next: Offset::ZERO,
+        durable: Offset::ZERO,
+        epochs: Vec::new(),
+        follower: None,
+        noticed: Vec::new(),
+    };
+    let shared = Shared::new(Disk::default(), PathBuf::from("memory"), opened);
+    (Arc::new(shared), writer)
+}
+
+/// As `Writer::append`: writes and publishes one record, shows it, and tells those who wait.
+fn append(shared: &Shared, writer: &mut SegmentWriter, offset: u64) {
+    let offset = Offset::new(offset);
+    let frame = NewFrame {
+        kind: Kind::Record,
+        continues: false,
+        relative: writer.segment().relative(offset),
+        timestamp_micros: 1,
+        payload: b"record",
+    };
+    let total = frame.bytes();
+    let written = writer.write(std::iter::once(frame), total);
+    written.expect("in memory");
+    shared.visible.raise(offset.next());
+    shared.visible.announce();
+}
+
+/// As `Writer::roll`: seals the segment, and goes on in the next one.
+fn roll(shared: &Shared, filled: &mut SegmentWriter, base: u64) -> SegmentWriter {
+    let next = segment_at(base);
+    let footer = Footer {
+        base: filled.segment().base(),
+        next: Offset::new(base),
+        end_position: u32::try_from(filled.position()).expect("small"),
+        nonce: filled.segment().nonce(),
+        first_timestamp_micros: 1,
+        last_timestamp_micros: 1,
+        epoch: Epoch::FIRST,
+        gaps: 0,
+    };
+    filled.seal(&footer).expect("in memory");
+    shared.segments.seal(filled.segment(), footer);
+    let segment = next.segment();
+    shared
+        .segments
+        .go_on_in(next.file_bytes(), segment, Some(filled.segment()));
+    next
+}
+
+/// Fails with a published length, or a visible watermark, that is stored or loaded `Relaxed`, or
+/// raised before the frame is written and published.
+#[test]
+fn a_tailer_reads_what_it_is_shown_and_nothing_else() {
+    explore(3, || {
+        let (shared, mut writer) = log();
+        let mut tailer = Tailer::new(Arc::clone(&shared), Start::Oldest);
+        let reading = thread::spawn(move || {
+            for offset in 0..2 {
+                let record = tailer.next_blocking().expect("a record");
+                assert_eq!(record.offset(), Offset::new(offset));
+                assert_eq!(record.payload(), b"record");
+            }
+        });
+        for offset in 0..2 {
+            append(&shared, &mut writer, offset);
+        }
+        reading.join().unwrap();
+    });
+}
+
+/// Fails when the watermark is raised over a record of a segment that readers were not sent on to.
+#[test]
+fn a_tailer_at_the_end_of_a_segment_goes_on_in_the_next() {
+    explore(3, || {
+        let (shared, mut first) = log();
+        append(&shared, &mut first, 0);
+        let mut tailer = Tailer::new(Arc::clone(&shared), Start::Oldest);
+        let reading = thread::spawn(move || {
+            for offset in 0..2 {
+                let record = tailer.next_blocking().expect("a record");
+                assert_eq!(record.offset(), Offset::new(offset));
+            }
+            assert!(tailer.try_next().expect("no damage").is_none());
+        });
+        let mut second = roll(&shared, &mut first, 1);
+        append(&shared, &mut second, 1);
+        reading.join().unwrap();
+    });
+}
+
+/// Fails when a tailer looks at the end first and then whether the log is closed, when the flag is
+/// stored or loaded `Relaxed`, and when closing wakes nobody.
+#[test]
+fn who_is_told_that_the_log_is_closed_has_read_everything() {
+    explore(3, || {
+        let (shared, mut writer) = log();
+        let mut tailer = Tailer::new(Arc::clone(&shared), Start::Oldest);
+        let reading = thread::spawn(move || {
+            let mut read = 0;
+            loop {
+                match tailer.next_blocking() {
+                    Ok(_) => read += 1,
+                    Err(ReadError::Closed) => return read,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+        append(&shared, &mut writer, 0);
+        shared.close();
+        assert_eq!(reading.join().unwrap(), 1);
+    });
+}
+
+/// What `Writer` uses for durability: its flags and its flush thread, without the files.
+struct Durability {
+    durable: Watermark,
+    flusher: Flusher,
+    poison: OnceLock<&'static str>,
+    /// One flush at a time, and what is appended while it runs.
+    next: Mutex<u64>,
+}
+
+impl Durability {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            durable: Watermark::new(Offset::ZERO),
+            flusher: Flusher::new(Flush::OnDemand),
+            poison: OnceLock::new(),
+            next: Mutex::new(0),
+        })
+    }
+
+    /// As `Log::durable`.
+    fn wait_for(&self, offset: u64) -> Result<(), &'static str> {
+        let refusal = || self.poison.get().copied();
+        let ask = || self.flusher.request();
+        block_on(self.durable.pass(Offset::new(offset), refusal, ask))
+    }
+
+    fn append(&self) -> u64 {
+        let mut next = self.next.lock().unwrap();
+        *next += 1;
+        *next - 1
+    }
+
+    /// As the flush thread: so many flushes work, and then one fails.
+    fn flush(&self, mut works: usize) {
+        while self.flusher.next_order() {
+            let next = *self.next.lock().unwrap();
+            if works > 0 {
+                works -= 1;
+                self.durable.raise(Offset::new(next));
+                self.durable.announce();
+            } else {
+                self.poison.get_or_init(|| "failed");
+                self.durable.wake();
+            }
+        }
+    }
+}
+
+/// Fails when a request is not kept for a thread that is flushing, when the flush thread looks what
+/// there is to flush before it takes the request, and when a waiter asks before it listens.
+#[test]
+fn all_who_wait_for_durability_are_covered_by_some_flush() {
+    explore(2, || {
+        let log = Durability::new();
+        let flushing = {
+            let log = Arc::clone(&log);
+            thread::spawn(move || log.flush(usize::MAX))
+        };
+        let waiting = {
+            let log = Arc::clone(&log);
+            thread::spawn(move || log.wait_for(log.append()))
+        };
+        assert_eq!(log.wait_for(log.append()), Ok(()));
+        assert_eq!(waiting.join().unwrap(), Ok(()));
+        log.flusher.stop();
+        flushing.join().unwrap();
+    });
+}
+
+/// Fails when the poison is looked at before listening, when a failure wakes nobody, and when it
+/// wakes before the poison is set.
+#[test]
+fn whoever_waits_for_durability_learns_of_the_failure() {
+    explore(2, || {
+        let log = Durability::new();
+        let flushing = {
+            let log = Arc::clone(&log);
+            thread::spawn(move || log.flush(0))
+        };
+        let waiting = {
+            let log = Arc::clone(&log);
+            thread::spawn(move || log.wait_for(log.append()))
+        };
+        assert_eq!(log.wait_for(log.append()), Err("failed"));
+        assert_eq!(waiting.join().unwrap(), Err("failed"));
+        log.flusher.stop();
+        flushing.join().unwrap();
+    });
+}
+
+/// Fails when the point is looked at before the poison: a flush that ended before the failure, and
+/// was announced, would be denied.
+#[test]
+fn what_was_flushed_before_a_failure_counts() {
+    explore(3, || {
+        let log = Durability::new();
+        let offset = log.append();
+        let failing = {
+            let log = Arc::clone(&log);
+            thread::spawn(move || {
+                log.durable.raise(Offset::new(offset + 1));
+                log.durable.announce();
+                log.poison.get_or_init(|| "failed");
+                log.durable.wake();
+            })
+        };
+        assert_eq!(log.wait_for(offset), Ok(()));
+        failing.join().unwrap();
+    });
+}
