@@ -162,7 +162,7 @@ fn check_frame(bytes: &[u8], nonce: u32, frame: &Frame) {
         payload: &bytes[frame.payload.clone()],
     };
     let mut encoded = vec![0; again.bytes()];
-    let encoded_word = again.encode(nonce, &mut encoded);
+    let encoded_word = again.encode(nonce, &mut encoded[8..]);
     // A topic is read past, and not written.
     if encoded_word == word {
         let summed = frame.payload.end - frame.start;
@@ -354,6 +354,6 @@ fn push_frame(
     };
     let start = bytes.len();
     bytes.resize(start + frame.bytes(), 0);
-    let word = frame.encode(nonce, &mut bytes[start..]);
+    let word = frame.encode(nonce, &mut bytes[start + 8..]);
     bytes[start..start + 8].copy_from_slice(&word.to_le_bytes());
 }

@@ -57,7 +57,7 @@ mod log;
 )]
 mod map;
 mod meta;
-#[cfg(all(test, loom))]
+#[cfg(all(test, not(simulation)))]
 mod models;
 mod offset;
 mod options;

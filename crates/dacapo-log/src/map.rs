@@ -3,6 +3,15 @@
 //! Bytes before the published length never change again, so they are handed out as plain slices.
 //! Bytes behind it belong to the one [`Frontier`] of the mapping, which writes and publishes them.
 //!
+//! Commit words are shared: only atomics touch them, so a follower, through a mapping of its own, may
+//! look at one while its frame is written. It copies a frame once it has seen the word, which orders
+//! the copy behind the stores. Miri checks this on one memory (`Memory`), loom the published length.
+//!
+//! What is not proved: a follower that looks behind the last commit word, for what a crash has left,
+//! copies bytes that a living writer may be storing. On one memory that is a data race, however
+//! atomic the loads are. It is two mappings, in two processes or in one, of which the language knows
+//! nothing; the hardware gives each word as it is or was, and a checksum decides what to make of it.
+//!
 //! What no program can rule out, and what docs/durability.md says: somebody else who writes into,
 //! or shortens, the log's files.
 #![expect(
@@ -19,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use crate::format::COMMIT_WORD_BYTES;
 use crate::sync::AtomicUsize;
 
 /// A mapping of a whole segment file.
@@ -223,19 +233,21 @@ impl Frontier {
         &self.map
     }
 
-    /// `len` bytes behind the published length, to be filled by stores.
+    /// The `len` bytes of a frame at `position` behind the published length, but for its commit word,
+    /// to be filled by stores. Others may be looking at that word; [`commit`](Self::commit) stores it.
     #[inline]
     pub(crate) fn unpublished(&mut self, position: usize, len: usize) -> &mut [u8] {
         assert!(self.writable, "a read-only mapping is not stored to");
         assert!(position >= self.map.published.load(Relaxed));
         assert!(position <= self.map.capacity && len <= self.map.capacity - position);
+        let behind_word = len.checked_sub(COMMIT_WORD_BYTES).expect("a whole frame");
         #[cfg(loom)]
         self.map.accesses.write(position, len);
-        // SAFETY: in bounds by the assertion.
-        let at = unsafe { self.map.start.as_ptr().add(position) };
+        // SAFETY: in bounds by the assertions.
+        let at = unsafe { self.map.start.as_ptr().add(position + COMMIT_WORD_BYTES) };
         // SAFETY: `Map::published` never reaches these bytes while the borrow of `self`, the only
         // frontier of this mapping, lasts; and the mapping is writable.
-        unsafe { slice::from_raw_parts_mut(at, len) }
+        unsafe { slice::from_raw_parts_mut(at, behind_word) }
     }
 
     /// Stores the word that makes a frame exist for other processes, after all bytes before it.
@@ -309,6 +321,7 @@ impl Accesses {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::{self, Kind, NewFrame};
 
     fn in_memory(capacity: usize) -> Frontier {
         Arc::new(Memory::new(capacity)).grow_from(capacity, 0, true)
@@ -324,7 +337,7 @@ mod tests {
             }
             map.published()[..16].to_vec()
         });
-        frontier.unpublished(8, 8).copy_from_slice(b"payload!");
+        frontier.unpublished(0, 16).copy_from_slice(b"payload!");
         frontier.commit(0, u64::from_le_bytes(*b"thehead:"));
         frontier.publish(16);
         assert_eq!(reader.join().unwrap(), b"thehead:payload!");
@@ -333,7 +346,7 @@ mod tests {
     #[test]
     fn a_committed_word_carries_the_bytes_before_it() {
         let mut frontier = in_memory(64);
-        frontier.unpublished(8, 8).copy_from_slice(&[7; 8]);
+        frontier.unpublished(0, 16).copy_from_slice(&[7; 8]);
         frontier.commit(0, 42);
         assert_eq!(frontier.map().load_word(0), Some(42));
         let mut copy = Vec::new();
@@ -346,14 +359,86 @@ mod tests {
     #[test]
     fn a_slice_outlives_what_is_published_after_it() {
         let mut frontier = in_memory(64);
-        frontier.unpublished(0, 8).fill(1);
-        frontier.publish(8);
+        frontier.unpublished(0, 16).fill(1);
+        frontier.publish(16);
         let map = Arc::clone(frontier.map());
         let early = map.published();
-        frontier.unpublished(8, 8).fill(2);
-        frontier.publish(16);
-        assert_eq!(early, [1; 8]);
-        assert_eq!(map.published().len(), 16);
+        frontier.unpublished(16, 16).fill(2);
+        frontier.publish(32);
+        assert_eq!(early[8..], [1; 8]);
+        assert_eq!(map.published().len(), 32);
+    }
+
+    const FRAMES: u32 = 12;
+    const NONCE: u32 = 7;
+
+    /// Stores frames as the log does: all but the commit word, then that, then the published length.
+    fn store_frames(frontier: &mut Frontier) {
+        let mut at = 0;
+        for relative in 0..FRAMES {
+            let frame = frame(relative);
+            let word = frame.encode(NONCE, frontier.unpublished(at, frame.bytes()));
+            frontier.commit(at, word);
+            at += frame.bytes();
+            frontier.publish(at);
+        }
+    }
+
+    fn frame(relative: u32) -> NewFrame<'static> {
+        NewFrame {
+            kind: Kind::Record,
+            continues: false,
+            relative,
+            timestamp_micros: 1,
+            payload: &[b'x'; 16][..(relative as usize) % 17],
+        }
+    }
+
+    #[test]
+    fn a_reader_of_the_mapping_sees_whole_frames_only() {
+        let mut frontier = in_memory(4096);
+        let map = Arc::clone(frontier.map());
+        let reader = std::thread::spawn(move || {
+            let (mut at, mut relative) = (0, 0);
+            while relative < FRAMES {
+                let bytes = map.published();
+                while at < bytes.len() {
+                    let read = format::decode_frame(bytes, at, NONCE).expect("published, so whole");
+                    assert_eq!(read.relative, relative);
+                    (at, relative) = (read.end, relative + 1);
+                }
+                std::thread::yield_now();
+            }
+        });
+        store_frames(&mut frontier);
+        reader.join().unwrap();
+    }
+
+    #[test]
+    fn a_follower_of_the_memory_sees_what_a_commit_word_vouches_for() {
+        let memory = Arc::new(Memory::new(4096));
+        let mut frontier = memory.grow_from(4096, 0, true);
+        let mut follower = memory.grow_from(4096, 0, false);
+        let following = std::thread::spawn(move || {
+            let (mut at, mut copy) = (0, Vec::new());
+            for relative in 0..FRAMES {
+                let word = loop {
+                    match follower.map().load_word(at) {
+                        Some(0) => std::thread::yield_now(),
+                        word => break word.expect("inside"),
+                    }
+                };
+                let end = at + format::frame_bytes_of_word(word).expect("a frame");
+                follower.copy_unpublished(at..end, &mut copy);
+                let read = format::decode_frame(&copy, 0, NONCE).expect("committed, so whole");
+                assert_eq!(read.relative, relative);
+                follower.publish(end);
+                assert_eq!(follower.map().published()[at..], copy);
+                at = end;
+            }
+        });
+        store_frames(&mut frontier);
+        following.join().unwrap();
     }
 
     #[test]
@@ -361,6 +446,6 @@ mod tests {
     fn published_bytes_are_never_stored_to() {
         let mut frontier = in_memory(64);
         frontier.publish(16);
-        frontier.unpublished(8, 8);
+        frontier.unpublished(8, 16);
     }
 }

@@ -9,14 +9,16 @@
 //! A lost wake-up shows as a deadlock, a missed record as a failed read, and a byte that is read
 //! while another thread may still be storing it as a causality violation: see `Accesses` in `map.rs`.
 //! Each test says what makes it fail. Files are not modelled: segments lie in memory.
+//!
+//! Without loom the same tests run on real threads, and under Miri, which sees the bytes themselves.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, LazyLock};
 
+#[cfg(not(loom))]
+use futures_lite::future::block_on;
+#[cfg(loom)]
 use loom::future::block_on;
-use loom::thread;
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::ReadError;
@@ -29,12 +31,15 @@ use crate::options::Flush;
 use crate::segment::Segment;
 use crate::segment_writer::SegmentWriter;
 use crate::segments::Segments;
-use crate::sync::{Mutex, OnceLock};
+use crate::sync::{Mutex, OnceLock, thread};
 use crate::tailer::Tailer;
 use crate::watermark::Watermark;
 
-/// Every order of the threads with so many preemptions, and says how many executions that were.
+/// Every order of the threads with so many preemptions; says how many executions that were.
+#[cfg(loom)]
 fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     let executions = Arc::new(AtomicUsize::new(0));
@@ -44,6 +49,13 @@ fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
         model();
     });
     println!("{} executions", executions.load(Relaxed));
+}
+
+/// Some orders, as they come.
+#[cfg(not(loom))]
+fn explore(_: usize, model: impl Fn()) {
+    let times = if cfg!(miri) { 1 } else { 200 };
+    (0..times).for_each(|_| model());
 }
 
 /// No more than the model needs, so that there are few bytes to watch.

@@ -106,7 +106,8 @@ impl SegmentWriter {
         if let Some(scratch) = &mut self.scratch {
             scratch.clear();
             scratch.resize(total, 0);
-            let first = encode_all(frames, nonce, scratch);
+            let behind_word = &mut scratch[format::COMMIT_WORD_BYTES..];
+            let first = encode_all(frames, nonce, behind_word);
             if let Err(failure) = self.write_committed(start, first) {
                 self.spoiled = true;
                 return Err(failure);
@@ -204,7 +205,7 @@ impl SegmentWriter {
             return write_footer(&self.file, self.frames_end, &bytes);
         }
         self.frontier
-            .unpublished(self.frames_end + 8, FOOTER_BYTES - 8)
+            .unpublished(self.frames_end, FOOTER_BYTES)
             .copy_from_slice(&bytes[8..]);
         self.frontier.commit(self.frames_end, FOOTER_WORD);
         Ok(())
@@ -221,24 +222,30 @@ pub(crate) fn write_footer(
     file.write_at(&bytes[..8], frames_end as u64)
 }
 
-/// Encodes frames back to back, all but the first one's commit word, which is returned.
+/// Encodes frames back to back behind the first one's commit word, which is returned.
 #[inline]
-fn encode_all<'a>(frames: impl Iterator<Item = NewFrame<'a>>, nonce: u32, into: &mut [u8]) -> u64 {
+fn encode_all<'a>(
+    frames: impl Iterator<Item = NewFrame<'a>>,
+    nonce: u32,
+    behind_word: &mut [u8],
+) -> u64 {
+    const WORD: usize = format::COMMIT_WORD_BYTES;
+    let into = behind_word;
     let mut first = 0;
+    // Where the frame's other bytes begin.
     let mut at = 0;
     for frame in frames {
-        let end = at + frame.bytes();
+        let end = at + frame.bytes() - WORD;
         let word = frame.encode(nonce, &mut into[at..end]);
-        if at == 0 {
-            first = word;
-        } else {
-            into[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        match at.checked_sub(WORD) {
+            None => first = word,
+            Some(start) => into[start..at].copy_from_slice(&word.to_le_bytes()),
         }
-        at = end;
+        at = end + WORD;
     }
     assert_eq!(
         at,
-        into.len(),
+        into.len() + WORD,
         "the frames take the room that was asked for"
     );
     first

@@ -31,6 +31,8 @@ mod model_checked {
     pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
 
     pub(crate) mod thread {
+        #[cfg(test)]
+        pub(crate) use loom::thread::spawn;
         pub(crate) use loom::thread::{Builder, JoinHandle, current, yield_now};
 
         pub(crate) fn sleep(_: std::time::Duration) {

@@ -6,6 +6,8 @@ use super::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, OFFSETS_END, SECTOR_BYTES};
 use crate::error::Damage;
 use crate::offset::{Epoch, Offset};
 
+/// Stored last.
+pub(crate) const COMMIT_WORD_BYTES: usize = 8;
 /// The checksum covers a frame from here to the end of its payload.
 pub(crate) const FRAME_SUMMED_FROM: usize = 12;
 
@@ -157,18 +159,20 @@ impl NewFrame<'_> {
         frame_bytes(0, self.payload.len())
     }
 
-    /// Writes all but the commit word to `into`, exactly [`bytes`](Self::bytes) long, and returns
-    /// that word: the caller stores it last.
+    /// Writes all but the commit word, which it returns: the caller stores it last. `behind_word` is
+    /// the rest of exactly [`bytes`](Self::bytes).
     #[inline]
-    pub(crate) fn encode(&self, nonce: u32, into: &mut [u8]) -> u64 {
+    pub(crate) fn encode(&self, nonce: u32, behind_word: &mut [u8]) -> u64 {
+        const WORD: usize = COMMIT_WORD_BYTES;
+        let into = behind_word;
         let payload_bytes = u32::try_from(self.payload.len()).expect("checked against a segment");
         let word = commit_word(self.kind, self.continues, 0, payload_bytes);
-        let summed_to = FRAME_HEADER_BYTES + self.payload.len();
-        into[FRAME_SUMMED_FROM..16].copy_from_slice(&self.relative.to_le_bytes());
-        into[16..24].copy_from_slice(&self.timestamp_micros.to_le_bytes());
-        into[FRAME_HEADER_BYTES..summed_to].copy_from_slice(self.payload);
-        let sum = checksum(nonce, word, &into[FRAME_SUMMED_FROM..summed_to]);
-        into[8..12].copy_from_slice(&sum.to_le_bytes());
+        let summed_to = FRAME_HEADER_BYTES + self.payload.len() - WORD;
+        into[FRAME_SUMMED_FROM - WORD..16 - WORD].copy_from_slice(&self.relative.to_le_bytes());
+        into[16 - WORD..24 - WORD].copy_from_slice(&self.timestamp_micros.to_le_bytes());
+        into[FRAME_HEADER_BYTES - WORD..summed_to].copy_from_slice(self.payload);
+        let sum = checksum(nonce, word, &into[FRAME_SUMMED_FROM - WORD..summed_to]);
+        into[..12 - WORD].copy_from_slice(&sum.to_le_bytes());
         word
     }
 }
@@ -334,7 +338,7 @@ mod tests {
             payload,
         };
         let mut bytes = vec![0; new.bytes()];
-        let word = new.encode(nonce, &mut bytes);
+        let word = new.encode(nonce, &mut bytes[8..]);
         bytes[..8].copy_from_slice(&word.to_le_bytes());
         bytes
     }
@@ -373,7 +377,7 @@ mod tests {
                 payload: &to.to_le_bytes(),
             };
             let mut bytes = vec![0; new.bytes()];
-            let word = new.encode(1, &mut bytes);
+            let word = new.encode(1, &mut bytes[8..]);
             bytes[..8].copy_from_slice(&word.to_le_bytes());
             let frame = decode_frame(&bytes, 0, 1).unwrap();
             gap_of(&frame, &bytes, base)

@@ -23,9 +23,9 @@ mod segment;
 use crate::error::Damage;
 
 pub(crate) use frame::{
-    BEGIN_PAYLOAD_BYTES, Begin, Frame, GAP_PAYLOAD_BYTES, Kind, MARK_PAYLOAD_BYTES, NewFrame,
-    NoFrame, PAD_WORD, base_of, decode_frame, durable_of, frame_bytes, frame_bytes_of_word, gap_of,
-    next_sector,
+    BEGIN_PAYLOAD_BYTES, Begin, COMMIT_WORD_BYTES, Frame, GAP_PAYLOAD_BYTES, Kind,
+    MARK_PAYLOAD_BYTES, NewFrame, NoFrame, PAD_WORD, base_of, decode_frame, durable_of,
+    frame_bytes, frame_bytes_of_word, gap_of, next_sector,
 };
 pub(crate) use index::{IndexPoint, decode_index, encode_index, index_nonce};
 pub(crate) use meta::{CleanEnd, EpochStart, META_EPOCHS_MAX, META_SLOT_BYTES, META_SLOTS, Meta};

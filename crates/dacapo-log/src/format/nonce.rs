@@ -90,7 +90,7 @@ mod tests {
                 payload,
             };
             let mut frame = vec![0; new.bytes()];
-            let word = new.encode(nonce, &mut frame);
+            let word = new.encode(nonce, &mut frame[8..]);
             frame[..8].copy_from_slice(&word.to_le_bytes());
             bytes.extend(frame);
         }

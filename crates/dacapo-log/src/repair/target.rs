@@ -362,7 +362,7 @@ impl OpenSegment {
         let start = self.piece.len();
         self.piece.resize(start + frame.bytes(), 0);
         let into = &mut self.piece[start..];
-        let word = frame.encode(self.nonce, into);
+        let word = frame.encode(self.nonce, &mut into[8..]);
         into[..8].copy_from_slice(&word.to_le_bytes());
         self.position += frame.bytes();
         if self.piece.len() >= PIECE_BYTES {
