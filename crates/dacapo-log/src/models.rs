@@ -113,6 +113,12 @@ fn log() -> (Arc<Shared>, SegmentWriter) {
 
 /// As `Writer::append`: writes and publishes one record, shows it, and tells those who wait.
 fn append(shared: &Shared, writer: &mut SegmentWriter, offset: u64) {
+    show(shared, writer, offset);
+    shared.visible.announce();
+}
+
+/// The part of it for which the appender is locked.
+fn show(shared: &Shared, writer: &mut SegmentWriter, offset: u64) {
     let offset = Offset::new(offset);
     let frame = NewFrame {
         kind: Kind::Record,
@@ -125,7 +131,6 @@ fn append(shared: &Shared, writer: &mut SegmentWriter, offset: u64) {
     let written = writer.write(std::iter::once(frame), total);
     written.expect("in memory");
     shared.visible.raise(offset.next());
-    shared.visible.announce();
 }
 
 /// As `Writer::roll`: seals the segment, and goes on in the next one.
@@ -208,9 +213,24 @@ fn who_is_told_that_the_log_is_closed_has_read_everything() {
                 }
             }
         });
-        append(&shared, &mut writer, 0);
+        // Whether the log is closing, as the appender's lock guards it.
+        let appender = Arc::new(Mutex::new(false));
+        let appending = {
+            let (shared, appender) = (Arc::clone(&shared), Arc::clone(&appender));
+            thread::spawn(move || {
+                let is_closing = appender.lock().unwrap();
+                if *is_closing {
+                    return 0;
+                }
+                show(&shared, &mut writer, 0);
+                drop(is_closing);
+                shared.visible.announce();
+                1
+            })
+        };
+        *appender.lock().unwrap() = true;
         shared.close();
-        assert_eq!(reading.join().unwrap(), 1);
+        assert_eq!(reading.join().unwrap(), appending.join().unwrap());
     });
 }
 
