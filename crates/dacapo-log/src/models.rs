@@ -155,8 +155,9 @@ fn roll(shared: &Shared, filled: &mut SegmentWriter, base: u64) -> SegmentWriter
     next
 }
 
-/// Fails with a published length, or a visible watermark, that is stored or loaded `Relaxed`, or
-/// raised before the frame is written and published.
+/// Fails with a published length, or a visible watermark, that is stored or loaded `Relaxed`, with one
+/// that is raised before the frame is written, without either fence of `Watermark`, and when a tailer
+/// does not look again before it waits.
 #[test]
 fn a_tailer_reads_what_it_is_shown_and_nothing_else() {
     explore(3, || {
@@ -176,7 +177,8 @@ fn a_tailer_reads_what_it_is_shown_and_nothing_else() {
     });
 }
 
-/// Fails when the watermark is raised over a record of a segment that readers were not sent on to.
+/// Fails when the watermark is raised over a record of a segment that readers were not sent on to. The
+/// end that sends them there could be `Relaxed`: who looks for it has seen the watermark.
 #[test]
 fn a_tailer_at_the_end_of_a_segment_goes_on_in_the_next() {
     explore(3, || {
@@ -197,7 +199,7 @@ fn a_tailer_at_the_end_of_a_segment_goes_on_in_the_next() {
 }
 
 /// Fails when a tailer looks at the end first and then whether the log is closed, when the flag is
-/// stored or loaded `Relaxed`, and when closing wakes nobody.
+/// loaded `Relaxed`, and when closing wakes nobody, or before it sets the flag.
 #[test]
 fn who_is_told_that_the_log_is_closed_has_read_everything() {
     explore(3, || {
@@ -266,12 +268,11 @@ impl Durability {
         *next - 1
     }
 
-    /// As the flush thread: so many flushes work, and then one fails.
-    fn flush(&self, mut works: usize) {
+    /// As the flush thread, while the disk works or does not.
+    fn flush(&self, works: bool) {
         while self.flusher.next_order() {
             let next = *self.next.lock().unwrap();
-            if works > 0 {
-                works -= 1;
+            if works {
                 self.durable.raise(Offset::new(next));
                 self.durable.announce();
             } else {
@@ -282,15 +283,15 @@ impl Durability {
     }
 }
 
-/// Fails when a request is not kept for a thread that is flushing, when the flush thread looks what
-/// there is to flush before it takes the request, and when a waiter asks before it listens.
+/// Fails when a request is not kept for a thread that is flushing, and when a waiter does not look
+/// again before it waits.
 #[test]
 fn all_who_wait_for_durability_are_covered_by_some_flush() {
     explore(2, || {
         let log = Durability::new();
         let flushing = {
             let log = Arc::clone(&log);
-            thread::spawn(move || log.flush(usize::MAX))
+            thread::spawn(move || log.flush(true))
         };
         let waiting = {
             let log = Arc::clone(&log);
@@ -303,15 +304,14 @@ fn all_who_wait_for_durability_are_covered_by_some_flush() {
     });
 }
 
-/// Fails when the poison is looked at before listening, when a failure wakes nobody, and when it
-/// wakes before the poison is set.
+/// Fails when a failed flush wakes nobody.
 #[test]
 fn whoever_waits_for_durability_learns_of_the_failure() {
     explore(2, || {
         let log = Durability::new();
         let flushing = {
             let log = Arc::clone(&log);
-            thread::spawn(move || log.flush(0))
+            thread::spawn(move || log.flush(false))
         };
         let waiting = {
             let log = Arc::clone(&log);
@@ -324,8 +324,26 @@ fn whoever_waits_for_durability_learns_of_the_failure() {
     });
 }
 
-/// Fails when the point is looked at before the poison: a flush that ended before the failure, and
-/// was announced, would be denied.
+/// Without a flush that would fail once more, as while the log is being closed. Fails when the poison
+/// is looked at before listening, when the failure wakes nobody, and when it does so too early.
+#[test]
+fn a_failure_that_comes_once_is_learnt_of() {
+    explore(3, || {
+        let log = Durability::new();
+        let failing = {
+            let log = Arc::clone(&log);
+            thread::spawn(move || {
+                log.poison.get_or_init(|| "failed");
+                log.durable.wake();
+            })
+        };
+        assert_eq!(log.wait_for(0), Err("failed"));
+        failing.join().unwrap();
+    });
+}
+
+/// Fails when the point is looked at before the poison, or that is loaded `Relaxed`: a flush that ended
+/// before the failure would be denied.
 #[test]
 fn what_was_flushed_before_a_failure_counts() {
     explore(3, || {
