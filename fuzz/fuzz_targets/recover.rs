@@ -3,9 +3,9 @@
 //!
 //! The input's first byte chooses a small log of known records and what may be done to it; the rest
 //! are edits of its files. Checksums are salted with a random nonce, so that edits alone forge no
-//! frame: whatever is read must have been appended. Where the input may also put right checksums on
-//! what it wrote, there is nothing left to know a forged record by; then the log has to hold
-//! together all the same.
+//! frame: whatever is read, or is in a repaired copy, must have been appended. Where the input may
+//! also put right checksums on what it wrote, there is nothing left to know a forged record by; then
+//! the log has to hold together all the same.
 
 #![no_main]
 
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use dacapo_log::fuzzing::{self, Summed};
-use dacapo_log::{Flush, Log, Offset, Options, Start};
+use dacapo_log::{Flush, Log, Offset, Options, Start, repair, verify};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 
@@ -137,10 +137,20 @@ fuzz_target!(|input: &[u8]| {
     let sample = &SAMPLES[usize::from(choice) % SAMPLES.len()];
     let may_forge = choice & 0x80 != 0;
     let mut files = sample.files.clone();
-    edit(&mut files, &mut Edits(edits), may_forge);
+    let mut edits = Edits {
+        rest: edits,
+        may_forge,
+        has_moved: false,
+    };
+    edits.apply(&mut files);
     let dir = directory();
     write(dir.path(), &files);
-    let known = (!may_forge).then_some(sample);
+    let is_known = !may_forge && (!edits.has_moved || is_told_apart(sample, &files));
+    let known = is_known.then_some(sample);
+
+    if choice & 0x20 != 0 {
+        mend(dir.path(), known);
+    }
 
     if let Ok(log) = Log::options().open_read_only(dir.path()) {
         check(&log, known);
@@ -148,7 +158,7 @@ fuzz_target!(|input: &[u8]| {
         // To the first error.
         while let Ok(Some(_)) = tailer.try_next() {}
     }
-    let _ = dacapo_log::verify(dir.path(), |_| ());
+    let _ = verify(dir.path(), |_| ());
     if let Ok(log) = options().open(dir.path()) {
         check(&log, known);
         if let Some(sample) = known {
@@ -157,6 +167,35 @@ fuzz_target!(|input: &[u8]| {
         go_on(&log, dir.path(), choice & 0x40 != 0);
     }
 });
+
+/// Whether it can be told which segment each file was: by its header, and, under another one's name,
+/// by its first frame. Only bytes that were moved can pass for others where that is gone.
+fn is_told_apart(sample: &Sample, files: &Files) -> bool {
+    let header = |bytes: &[u8]| bytes.get(..64).map(<[u8]>::to_vec);
+    let begin = |bytes: &[u8]| bytes.get(4096..4096 + 48).map(<[u8]>::to_vec);
+    let mut segments = files.iter().filter(|(name, _)| name.ends_with(".seg"));
+    segments.all(|(name, bytes)| {
+        let mut origins = sample.files.iter();
+        let origin = origins.find(|(_, origin)| header(origin) == header(bytes));
+        origin.is_some_and(|(own, origin)| own == name || begin(origin) == begin(bytes))
+    })
+}
+
+/// A repaired copy holds what is sound, is sound itself, and goes on as any other log.
+fn mend(dir: &Path, known: Option<&Sample>) {
+    let parent = directory();
+    let mended = parent.path().join("mended");
+    let Ok(found) = repair(dir, &mended, |_| ()) else {
+        return;
+    };
+    let verified = verify(&mended, |_| ()).expect("a repaired log can be verified");
+    assert_eq!(verified.damages, vec![], "a repaired log is sound");
+    assert_eq!(verified.records, found.records);
+    let log = open(&mended);
+    assert_eq!(log.next_offset(), found.next);
+    check(&log, known);
+    go_on(&log, &mended, false);
+}
 
 /// An opened log takes records, and keeps them over the next opening, after a kill or a closing.
 fn go_on(log: &Log, dir: &Path, is_killed: bool) {
@@ -213,20 +252,26 @@ fn check(log: &Log, sample: Option<&Sample>) {
     }
 }
 
-/// What is left of the input.
-struct Edits<'a>(&'a [u8]);
+/// What the input says is to be done to the files.
+struct Edits<'a> {
+    rest: &'a [u8],
+    /// Right checksums may be put on what was written.
+    may_forge: bool,
+    /// Bytes were put where others of the log were.
+    has_moved: bool,
+}
 
 impl<'a> Edits<'a> {
     fn byte(&mut self) -> Option<u8> {
-        let (&first, rest) = self.0.split_first()?;
-        self.0 = rest;
+        let (&first, rest) = self.rest.split_first()?;
+        self.rest = rest;
         Some(first)
     }
 
     /// Up to so many bytes.
     fn bytes(&mut self, len: usize) -> &'a [u8] {
-        let (bytes, rest) = self.0.split_at(self.0.len().min(len));
-        self.0 = rest;
+        let (bytes, rest) = self.rest.split_at(self.rest.len().min(len));
+        self.rest = rest;
         bytes
     }
 
@@ -244,78 +289,81 @@ impl<'a> Edits<'a> {
         };
         Some((landmark + fine).min(len))
     }
-}
 
-/// Does to the files what the input says, until it ends.
-fn edit(files: &mut Files, edits: &mut Edits<'_>, may_forge: bool) -> Option<()> {
-    loop {
-        let (action, which) = (edits.byte()?, usize::from(edits.byte()?));
-        let name = files.keys().nth(which % files.len().max(1))?.clone();
-        let other = files.values().nth(which / 16 % files.len())?.clone();
-        let bytes = files.get_mut(&name)?;
-        match action % 16 {
-            0 => {
-                let end = edits.place(bytes.len())?;
-                bytes.truncate(end);
-            }
-            1 => {
-                let fill = edits.byte()?;
-                let count = usize::from(edits.byte()?) * 64;
-                bytes.extend(std::iter::repeat_n(fill, count));
-            }
-            2 => {
-                let start = edits.place(bytes.len())? / 512 * 512;
-                let end = bytes.len().min(start + 512);
-                bytes[start..end].fill(0);
-            }
-            3 => drop(files.remove(&name)),
-            4 => {
-                // A segment, or an index, under another base.
-                let (base, ends) = (edits.byte()?, &name[name.len() - 4..]);
-                if ends != "meta" {
-                    let renamed = format!("{base:020}{ends}");
-                    let moved = files.remove(&name)?;
-                    files.insert(renamed, moved);
+    /// Does to the files what the input says, until it ends.
+    fn apply(&mut self, files: &mut Files) -> Option<()> {
+        loop {
+            let (action, which) = (self.byte()?, usize::from(self.byte()?));
+            let name = files.keys().nth(which % files.len().max(1))?.clone();
+            let other = files.values().nth(which / 16 % files.len())?.clone();
+            let bytes = files.get_mut(&name)?;
+            match action % 16 {
+                0 => {
+                    let end = self.place(bytes.len())?;
+                    bytes.truncate(end);
                 }
-            }
-            5 => {
-                let base = u64::from_le_bytes(*edits.bytes(8).first_chunk()?);
-                files.insert(format!("{base:020}.seg"), other);
-            }
-            6 => {
-                // Nothing of what was there.
-                let len = usize::from(edits.byte()?) * 16;
-                *bytes = edits.bytes(len).to_vec();
-            }
-            7 => {
-                let from = edits.place(other.len())?;
-                let len = usize::from(edits.byte()?) * 8;
-                let to = edits.place(bytes.len())?;
-                let len = len.min(other.len() - from).min(bytes.len() - to);
-                bytes[to..to + len].copy_from_slice(&other[from..from + len]);
-            }
-            8 if may_forge => fuzzing::sum(bytes, Summed::Header),
-            9 if may_forge => fuzzing::sum(bytes, Summed::Footer),
-            10 if may_forge => {
-                let slot = edits.byte()?;
-                fuzzing::sum(bytes, Summed::MetaSlot(usize::from(slot % 2)));
-            }
-            11 if may_forge => fuzzing::sum(bytes, Summed::Index),
-            12 if may_forge => {
-                let place = edits.place(bytes.len())? / 8 * 8;
-                fuzzing::sum(bytes, Summed::Frame(place));
-            }
-            13 => {
-                let place = edits.place(bytes.len())?;
-                if let Some(byte) = bytes.get_mut(place) {
-                    *byte = edits.byte()?;
+                1 => {
+                    let fill = self.byte()?;
+                    let count = usize::from(self.byte()?) * 64;
+                    bytes.extend(std::iter::repeat_n(fill, count));
                 }
-            }
-            _ => {
-                let place = edits.place(bytes.len())?;
-                let len = usize::from(edits.byte()? % 64);
-                let new = edits.bytes(len.min(bytes.len() - place));
-                bytes[place..place + new.len()].copy_from_slice(new);
+                2 => {
+                    let start = self.place(bytes.len())? / 512 * 512;
+                    let end = bytes.len().min(start + 512);
+                    bytes[start..end].fill(0);
+                }
+                3 => drop(files.remove(&name)),
+                4 => {
+                    // A segment, or an index, under another base.
+                    let (base, ends) = (self.byte()?, &name[name.len() - 4..]);
+                    if ends != "meta" {
+                        let renamed = format!("{base:020}{ends}");
+                        self.has_moved = true;
+                        let moved = files.remove(&name)?;
+                        files.insert(renamed, moved);
+                    }
+                }
+                5 => {
+                    let base = u64::from_le_bytes(*self.bytes(8).first_chunk()?);
+                    self.has_moved = true;
+                    files.insert(format!("{base:020}.seg"), other);
+                }
+                6 => {
+                    // Nothing of what was there.
+                    let len = usize::from(self.byte()?) * 16;
+                    *bytes = self.bytes(len).to_vec();
+                }
+                7 => {
+                    let from = self.place(other.len())?;
+                    let len = usize::from(self.byte()?) * 8;
+                    let to = self.place(bytes.len())?;
+                    let len = len.min(other.len() - from).min(bytes.len() - to);
+                    self.has_moved = true;
+                    bytes[to..to + len].copy_from_slice(&other[from..from + len]);
+                }
+                8 if self.may_forge => fuzzing::sum(bytes, Summed::Header),
+                9 if self.may_forge => fuzzing::sum(bytes, Summed::Footer),
+                10 if self.may_forge => {
+                    let slot = self.byte()?;
+                    fuzzing::sum(bytes, Summed::MetaSlot(usize::from(slot % 2)));
+                }
+                11 if self.may_forge => fuzzing::sum(bytes, Summed::Index),
+                12 if self.may_forge => {
+                    let place = self.place(bytes.len())? / 8 * 8;
+                    fuzzing::sum(bytes, Summed::Frame(place));
+                }
+                13 => {
+                    let place = self.place(bytes.len())?;
+                    if let Some(byte) = bytes.get_mut(place) {
+                        *byte = self.byte()?;
+                    }
+                }
+                _ => {
+                    let place = self.place(bytes.len())?;
+                    let len = usize::from(self.byte()? % 64);
+                    let new = self.bytes(len.min(bytes.len() - place));
+                    bytes[place..place + new.len()].copy_from_slice(new);
+                }
             }
         }
     }
