@@ -199,7 +199,7 @@ fn a_tailer_at_the_end_of_a_segment_goes_on_in_the_next() {
 }
 
 /// Fails when a tailer looks at the end first and then whether the log is closed, when the flag is
-/// loaded `Relaxed`, and when closing wakes nobody, or before it sets the flag.
+/// stored or loaded `Relaxed`, and when closing wakes nobody, or before it sets the flag.
 #[test]
 fn who_is_told_that_the_log_is_closed_has_read_everything() {
     explore(3, || {
