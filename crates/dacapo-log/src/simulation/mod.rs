@@ -147,11 +147,8 @@ fn live_with_fault(seed: u64, fault: Fault) -> Option<Coverage> {
 /// Lives what a fuzzer made up, one byte a decision; panics at a violation.
 pub fn live_script(script: &[u8]) {
     let random = Random::scripted(script);
-    let turns = Random::seeded(
-        script
-            .iter()
-            .fold(0, |sum, &byte| sum * 31 + u64::from(byte)),
-    );
+    let sum = |sum: u64, &byte: &u8| sum.wrapping_mul(31).wrapping_add(byte.into());
+    let turns = Random::seeded(script.iter().fold(0, sum));
     simulate(turns, move || Life::new(random.clone()).live(4));
 }
 

@@ -128,6 +128,12 @@ fn a_seed_always_lives_the_same_life() {
 }
 
 /// What the simulator is worth: it finds each of these within 10,000 seeds.
+/// The sum of its bytes overflowed, found by the first one that fuzzing tried.
+#[test]
+fn a_script_of_large_bytes_is_lived() {
+    attempt(0, || live_script(&[0xFF; 64])).unwrap();
+}
+
 #[test]
 fn a_guard_that_is_taken_out_is_missed() {
     for guard in [
