@@ -7,6 +7,21 @@ use std::sync::Arc;
 
 use crate::offset::{Epoch, Offset};
 
+/// A name that no topic can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TopicError {
+    /// A record without a topic is appended without one.
+    #[error("a topic has at least one byte")]
+    Empty,
+    /// The name is longer than [`Topic::BYTES_MAX`](crate::Topic::BYTES_MAX).
+    #[error("a topic has at most {max} bytes, and this name has {bytes}", max = crate::Topic::BYTES_MAX)]
+    TooLong {
+        /// The name's length.
+        bytes: usize,
+    },
+}
+
 /// A system call on one of the log's files failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {source}", path.display())]
@@ -139,6 +154,9 @@ pub enum Damage {
     /// The system could not read these bytes.
     #[error("the disk cannot read it")]
     Unreadable,
+    /// A topic that is not UTF-8.
+    #[error("the record's topic is not UTF-8")]
+    Topic,
     /// A frame says that it is longer than the space behind it.
     #[error("a frame of {bytes} bytes does not fit the {left} bytes behind it")]
     Overrun {
@@ -540,6 +558,12 @@ pub enum ReadError {
         from: Offset,
         /// The first record behind them.
         to: Offset,
+    },
+    /// A compaction has removed the record: its topic was deleted.
+    #[error("record {offset} was removed by a compaction")]
+    Removed {
+        /// The record that was asked for.
+        offset: Offset,
     },
     /// The log was closed, and everything in it was read.
     #[error("the log was closed")]

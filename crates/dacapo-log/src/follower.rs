@@ -193,7 +193,7 @@ struct Growing {
     frontier: Frontier,
     segment: Arc<Segment>,
     position: usize,
-    /// The offset behind the records, and gaps, before there.
+    /// The offset behind the records, and absences, before there.
     next: Offset,
     indexed_to: usize,
     /// The last stop that was looked into.
@@ -448,17 +448,17 @@ impl Growing {
                 unit.end = end;
             }
             unit.durable = unit.durable.max(format::durable_of(&frame, scratch));
-            if frame.kind == Kind::Record {
+            if frame.kind.is_record() {
                 unit.records.push((frame.relative, start));
                 unit.next = unit.next.next();
             }
-            if frame.kind == Kind::Gap {
-                let gap = format::gap_of(&frame, scratch, self.file.base).ok()?;
+            if frame.kind.is_absence() {
+                let gone = format::absence_of(&frame, scratch, self.file.base).ok()?;
                 // None is in a batch.
                 if !unit.records.is_empty() {
                     return None;
                 }
-                unit.next = gap.end;
+                unit.next = gone.end;
             }
             if !frame.continues {
                 return Some(unit);
@@ -570,10 +570,10 @@ impl Growing {
         self.next = match scan::last_frame(scratch, nonce) {
             Some(last) => {
                 self.position += last.end;
-                let behind = match format::gap_of(&last, scratch, base) {
-                    Ok(gap) => gap.end,
+                let behind = match format::absence_of(&last, scratch, base) {
+                    Ok(gone) => gone.end,
                     Err(_) => {
-                        base.plus(u64::from(last.relative) + u64::from(last.kind == Kind::Record))
+                        base.plus(u64::from(last.relative) + u64::from(last.kind.is_record()))
                     }
                 };
                 promised.max(behind)

@@ -8,6 +8,7 @@ use crate::format::{
 use crate::index;
 use crate::offset::{Epoch, Offset};
 use crate::scan::{self, Scan, Stop};
+use crate::stamp::Stamp;
 
 /// What a checksum is of.
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +156,8 @@ fn check_frame(bytes: &[u8], nonce: u32, frame: &Frame) {
     format::durable_of(frame, bytes);
     format::base_of(frame, bytes);
     let again = NewFrame {
+        stamp: frame.stamp(bytes),
+        topic: frame.topic(bytes),
         kind: frame.kind,
         continues: frame.continues,
         relative: frame.relative,
@@ -163,14 +166,12 @@ fn check_frame(bytes: &[u8], nonce: u32, frame: &Frame) {
     };
     let mut encoded = vec![0; again.bytes()];
     let encoded_word = again.encode(nonce, &mut encoded[8..]);
-    // A topic is read past, and not written.
-    if encoded_word == word {
-        let summed = frame.payload.end - frame.start;
-        assert_eq!(
-            encoded[8..summed],
-            bytes[frame.start + 8..frame.payload.end]
-        );
-    }
+    assert_eq!(encoded_word, word);
+    let summed = frame.payload.end - frame.start;
+    assert_eq!(
+        encoded[8..summed],
+        bytes[frame.start + 8..frame.payload.end]
+    );
 }
 
 /// Walks any bytes as the frames of a segment.
@@ -203,7 +204,7 @@ fn check_scan(bytes: &[u8], nonce: u32, base: Offset) -> Scan {
     assert!(base <= scan.next && scan.next <= scan.stopped_at);
     for point in &scan.index {
         let frame = format::decode_frame(bytes, point.position as usize, nonce).expect("indexed");
-        assert_eq!((frame.kind, frame.relative), (Kind::Record, point.relative));
+        assert!(frame.kind.is_record() && frame.relative == point.relative);
         assert!(base.plus(point.relative.into()) < scan.next);
     }
     // What was cut off is not missed: the rest reads the same without it.
@@ -257,9 +258,10 @@ fn check_new_frames(input: &[u8]) {
                 push_frame(&mut bytes, nonce, Kind::Mark, false, frames.next, &durable);
             }
             2 if !frames.open => {
+                let kind = [Kind::Gap, Kind::Removed][usize::from(len % 2)];
                 let to = next.plus(1 + u64::from(len)).get().to_le_bytes();
                 frames.points.push(scan::point(frames.next, bytes.len()));
-                push_frame(&mut bytes, nonce, Kind::Gap, false, frames.next, &to);
+                push_frame(&mut bytes, nonce, kind, false, frames.next, &to);
                 frames.next += 1 + u32::from(len);
             }
             what => {
@@ -354,12 +356,18 @@ fn push_frame(
     relative: u32,
     payload: &[u8],
 ) {
+    // What a record is labelled with depends on its length, for variety.
+    let labelled = kind.is_record() && payload.len() % 3 == 1;
+    let stamp = Stamp {
+        producer: u128::MAX / 3,
+        epoch: 1,
+        sequence: relative.into(),
+    };
     let frame = NewFrame {
-        kind,
         continues,
-        relative,
-        timestamp_micros: 1_700_000_000_000_000,
-        payload,
+        stamp: labelled.then_some(stamp),
+        topic: if labelled { "topic" } else { "" },
+        ..NewFrame::plain(kind, relative, 1_700_000_000_000_000, payload)
     };
     let start = bytes.len();
     bytes.resize(start + frame.bytes(), 0);

@@ -78,15 +78,18 @@ mod segments;
 )]
 #[doc(hidden)]
 pub mod simulation;
+mod stamp;
 mod status;
 mod sync;
 mod tailer;
+mod topic;
 mod verify;
 mod watermark;
 mod writer;
 
 pub use error::{
     AppendError, Corruption, Damage, FileError, OpenError, ReadError, RepairError, SyncError,
+    TopicError,
 };
 pub use log::Log;
 pub use offset::{Checkpoint, Epoch, Offset, Start};
@@ -94,6 +97,8 @@ pub use options::{Flush, Options, WritePath};
 pub use record::{Record, RecordRef};
 pub use repair::{Repair, repair};
 pub use replay::Replay;
+pub use stamp::Stamp;
 pub use status::{EpochStatus, Status};
 pub use tailer::Tailer;
+pub use topic::Topic;
 pub use verify::{Progress, Verification, verify};

@@ -1,5 +1,6 @@
 //! The handle that people hold: opening a log, and the doors to everything else.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -25,8 +26,9 @@ use crate::segments::Segments;
 use crate::status::Status;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::tailer::Tailer;
+use crate::topic::Topic;
 use crate::watermark::Watermark;
-use crate::writer::{Custody, ResumedSegment, Resumption, Writer};
+use crate::writer::{Custody, NewRecord, ResumedSegment, Resumption, Writer};
 
 /// An open log.
 ///
@@ -342,7 +344,8 @@ impl Log {
     /// usable. After [`AppendError::Poisoned`] the log refuses further writes; reopen it.
     #[inline]
     pub fn append(&self, payload: &[u8]) -> Result<Offset, AppendError> {
-        Ok(self.writer()?.append(std::iter::once(payload))?.start)
+        let record = NewRecord::new(None, payload);
+        Ok(self.writer()?.append(std::iter::once(record), None)?.start)
     }
 
     /// Appends a batch of records and returns their offsets: all of them or, on an error or after
@@ -357,8 +360,80 @@ impl Log {
     {
         // Collected first, so that no code of the caller's runs while the log is locked.
         let items: Vec<I::Item> = payloads.into_iter().collect();
-        let payloads: Vec<&[u8]> = items.iter().map(AsRef::as_ref).collect();
-        self.writer()?.append(payloads.iter().copied())
+        let records: Vec<NewRecord<'_>> = items
+            .iter()
+            .map(|payload| NewRecord::new(None, payload.as_ref()))
+            .collect();
+        self.writer()?.append(records.iter().copied(), None)
+    }
+
+    /// Appends one record of a topic and returns its offset.
+    ///
+    /// ```
+    /// use dacapo_log::{Log, Offset, Topic};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path())?;
+    /// let lobby = Topic::new("rooms:lobby")?;
+    /// log.append_to(&lobby, b"hello")?;
+    ///
+    /// assert_eq!(log.get(Offset::ZERO)?.topic(), "rooms:lobby");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    #[inline]
+    pub fn append_to(&self, topic: &Topic, payload: &[u8]) -> Result<Offset, AppendError> {
+        let record = NewRecord::new(Some(topic), payload);
+        Ok(self.writer()?.append(std::iter::once(record), None)?.start)
+    }
+
+    /// Appends a batch of records, each of its own topic, and returns their offsets: all of them or,
+    /// on an error or after a crash, none.
+    ///
+    /// ```
+    /// use dacapo_log::{Log, Topic};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path())?;
+    /// let (orders, stock) = (Topic::new("orders")?, Topic::new("stock")?);
+    /// let offsets = log.append_batch_to([(&orders, "one lamp"), (&stock, "-1 lamp")])?;
+    /// assert_eq!(offsets.end.get(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`append_batch`](Self::append_batch).
+    pub fn append_batch_to<I, T, P>(&self, records: I) -> Result<Range<Offset>, AppendError>
+    where
+        I: IntoIterator<Item = (T, P)>,
+        T: Borrow<Topic>,
+        P: AsRef<[u8]>,
+    {
+        let items: Vec<(T, P)> = records.into_iter().collect();
+        let records: Vec<NewRecord<'_>> = items
+            .iter()
+            .map(|(topic, payload)| NewRecord::new(Some(topic.borrow()), payload.as_ref()))
+            .collect();
+        self.writer()?.append(records.iter().copied(), None)
+    }
+
+    /// Deletes all records of a topic, by a record that says so, and returns that one's offset.
+    ///
+    /// Durable, and undone by a crash, as any record. Readers of the topic that begin from now on see
+    /// none of what was deleted; records appended later begin the topic anew. The space is given back
+    /// by a compaction, and until then readers of the whole log still see the records.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn delete_topic(&self, topic: &Topic) -> Result<Offset, AppendError> {
+        let record = NewRecord::deletion_of(topic);
+        Ok(self.writer()?.append(std::iter::once(record), None)?.start)
     }
 
     /// The largest payload that one record can have: what fits into one segment. 0 in a log that
@@ -472,7 +547,7 @@ impl Log {
     /// Reads one record.
     ///
     /// # Errors
-    /// [`ReadError::BeyondEnd`], [`ReadError::Pruned`] or [`ReadError::Lost`] where there is no such
+    /// [`ReadError::BeyondEnd`], [`ReadError::Pruned`], [`ReadError::Lost`] or [`ReadError::Removed`] where there is no such
     /// record.
     pub fn get(&self, offset: Offset) -> Result<Record, ReadError> {
         let shared = &self.inner.shared;
@@ -487,8 +562,10 @@ impl Log {
             });
         }
         let mut reader = Reader::new(Arc::clone(shared), shared.resolve(Start::At(offset))?);
-        reader.advance(next)?;
-        Ok(reader.record())
+        let found = reader.advance(next)?.then(|| reader.record());
+        found
+            .filter(|record| record.offset() == offset)
+            .ok_or(ReadError::Removed { offset })
     }
 
     /// The offset of the oldest record that the log holds, or will.

@@ -385,13 +385,8 @@ mod tests {
     }
 
     fn frame(relative: u32) -> NewFrame<'static> {
-        NewFrame {
-            kind: Kind::Record,
-            continues: false,
-            relative,
-            timestamp_micros: 1,
-            payload: &[b'x'; 16][..(relative as usize) % 17],
-        }
+        let payload = &[b'x'; 16][..(relative as usize) % 17];
+        NewFrame::plain(Kind::Record, relative, 1, payload)
     }
 
     #[test]

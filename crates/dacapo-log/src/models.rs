@@ -120,13 +120,8 @@ fn append(shared: &Shared, writer: &mut SegmentWriter, offset: u64) {
 /// The part of it for which the appender is locked.
 fn show(shared: &Shared, writer: &mut SegmentWriter, offset: u64) {
     let offset = Offset::new(offset);
-    let frame = NewFrame {
-        kind: Kind::Record,
-        continues: false,
-        relative: writer.segment().relative(offset),
-        timestamp_micros: 1,
-        payload: b"record",
-    };
+    let relative = writer.segment().relative(offset);
+    let frame = NewFrame::plain(Kind::Record, relative, 1, b"record");
     let total = frame.bytes();
     let written = writer.write(std::iter::once(frame), total);
     written.expect("in memory");

@@ -34,6 +34,9 @@ impl Reader {
         let span = Span {
             offset: next,
             timestamp_micros: 0,
+            is_deletion: false,
+            is_stamped: false,
+            topic_bytes: 0,
             payload: 0..0,
         };
         Self {
@@ -82,7 +85,7 @@ impl Reader {
                 Ok(frame) => frame,
                 Err(no) => return Err(self.corrupt(no.into_damage())),
             };
-            if frame.kind == Kind::Record {
+            if frame.kind.is_record() {
                 let found = place.segment.base().plus(frame.relative.into());
                 if found != self.next {
                     return Err(self.corrupt(Damage::OutOfPlace {
@@ -92,13 +95,20 @@ impl Reader {
                 }
                 self.span.offset = found;
                 self.span.timestamp_micros = frame.timestamp_micros;
+                self.span.is_deletion = frame.kind == Kind::Deletion;
+                self.span.is_stamped = frame.stamped;
+                self.span.topic_bytes = frame.topic_bytes;
                 self.span.payload = frame.payload;
                 place.position = frame.end;
                 self.next = found.next();
                 return Ok(true);
             }
-            if frame.kind == Kind::Gap {
-                return Err(self.report_gap(&frame));
+            if frame.kind.is_absence() {
+                self.pass_absence(&frame)?;
+                if self.next >= limit {
+                    return Ok(false);
+                }
+                continue;
             }
             place.position = frame.end;
         }
@@ -161,26 +171,35 @@ impl Reader {
         found.map(|_| ()).map_err(ReadError::from)
     }
 
-    /// The reader stands on a gap, which must begin with the next record: it moves behind it.
+    /// The reader stands on a frame that stands for the next record, which is gone: moves behind it.
+    /// Lost records are reported; what a compaction has removed is passed over.
     #[cold]
-    fn report_gap(&mut self, frame: &Frame) -> ReadError {
-        let place = self.place.as_mut().expect("the gap has one");
+    fn pass_absence(&mut self, frame: &Frame) -> Result<(), ReadError> {
+        let place = self.place.as_mut().expect("the frame has one");
         let (bytes, base) = (place.segment.published(), place.segment.base());
-        match format::gap_of(frame, bytes, base) {
-            Ok(Range {
-                start: from,
-                end: to,
-            }) if from == self.next => {
-                place.position = frame.end;
-                self.next = to;
-                self.behind_gap = true;
-                ReadError::Lost { from, to }
-            }
-            Ok(gap) => self.corrupt(Damage::OutOfPlace {
+        let Range {
+            start: from,
+            end: to,
+        } = match format::absence_of(frame, bytes, base) {
+            Ok(gone) => gone,
+            Err(damage) => return Err(self.corrupt(damage)),
+        };
+        let is_gap = frame.kind == Kind::Gap;
+        // Nobody begins to read in the middle of a gap.
+        if from > self.next || to <= self.next || is_gap && from != self.next {
+            return Err(self.corrupt(Damage::OutOfPlace {
                 expected: self.next,
-                found: gap.start,
-            }),
-            Err(damage) => self.corrupt(damage),
+                found: from,
+            }));
+        }
+        place.position = frame.end;
+        self.next = to;
+        match is_gap {
+            true => {
+                self.behind_gap = true;
+                Err(ReadError::Lost { from, to })
+            }
+            false => Ok(()),
         }
     }
 

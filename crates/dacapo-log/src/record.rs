@@ -7,15 +7,32 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use crate::format;
 use crate::offset::Offset;
 use crate::segment::Segment;
+use crate::stamp::Stamp;
 
 /// Where a verified record lies in its segment.
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
     pub(crate) offset: Offset,
     pub(crate) timestamp_micros: u64,
+    pub(crate) is_deletion: bool,
+    pub(crate) is_stamped: bool,
+    /// The topic's bytes stand before the payload.
+    pub(crate) topic_bytes: u8,
     pub(crate) payload: Range<usize>,
+}
+
+impl Span {
+    fn topic<'a>(&self, bytes: &'a [u8]) -> &'a str {
+        format::topic_before(bytes, self.payload.start, self.topic_bytes)
+    }
+
+    fn stamp(&self, bytes: &[u8]) -> Option<Stamp> {
+        self.is_stamped
+            .then(|| format::stamp_before(bytes, self.payload.start, self.topic_bytes))
+    }
 }
 
 /// One record, verified against its checksum.
@@ -67,6 +84,25 @@ impl Record {
     #[must_use]
     pub fn timestamp_micros(&self) -> u64 {
         self.span.timestamp_micros
+    }
+
+    /// What the record is about; empty for a record without a topic.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        self.span.topic(self.segment.published())
+    }
+
+    /// Whether this record deletes all earlier ones of its topic; it has no payload then. See
+    /// [`Log::delete_topic`](crate::Log::delete_topic).
+    #[must_use]
+    pub fn is_deletion(&self) -> bool {
+        self.span.is_deletion
+    }
+
+    /// Its producer's stamp, if it was appended with one. Of a batch, the first record has it.
+    #[must_use]
+    pub fn stamp(&self) -> Option<Stamp> {
+        self.span.stamp(self.segment.published())
     }
 
     /// The bytes that were appended.
@@ -129,6 +165,24 @@ impl<'a> RecordRef<'a> {
     #[must_use]
     pub fn timestamp_micros(&self) -> u64 {
         self.span.timestamp_micros
+    }
+
+    /// What the record is about; empty for a record without a topic.
+    #[must_use]
+    pub fn topic(&self) -> &'a str {
+        self.span.topic(self.segment.published())
+    }
+
+    /// Whether this record deletes all earlier ones of its topic; see [`Record::is_deletion`].
+    #[must_use]
+    pub fn is_deletion(&self) -> bool {
+        self.span.is_deletion
+    }
+
+    /// Its producer's stamp; see [`Record::stamp`].
+    #[must_use]
+    pub fn stamp(&self) -> Option<Stamp> {
+        self.span.stamp(self.segment.published())
     }
 
     /// The bytes that were appended.

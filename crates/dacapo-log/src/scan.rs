@@ -98,7 +98,7 @@ pub(crate) fn scan(bytes: &[u8], nonce: u32, base: Offset) -> Scan {
         if let Some(durable) = format::durable_of(&frame, bytes) {
             scan.durable = scan.durable.max(Some(durable));
         }
-        if frame.kind == Kind::Record {
+        if frame.kind.is_record() {
             if scan.first_timestamp_micros == 0 {
                 scan.first_timestamp_micros = frame.timestamp_micros;
             }
@@ -109,11 +109,9 @@ pub(crate) fn scan(bytes: &[u8], nonce: u32, base: Offset) -> Scan {
             pending.next = pending.next.next();
             pending.payload_bytes += frame.payload.len() as u64;
         }
-        if frame.kind == Kind::Gap
-            && let Ok(gap) = format::gap_of(&frame, bytes, base)
-        {
-            pending.next = gap.end;
-            scan.gaps += 1;
+        if let Ok(gone) = format::absence_of(&frame, bytes, base) {
+            pending.next = gone.end;
+            scan.gaps += u32::from(frame.kind == Kind::Gap);
         }
         if frame.kind != Kind::Pad {
             scan.last_timestamp_micros = frame.timestamp_micros;
@@ -150,14 +148,14 @@ fn out_of_place(frame: &Frame, bytes: &[u8], before: &Pending, base: Offset) -> 
     if frame.kind != Kind::Pad && found != expected {
         return Some(Damage::OutOfPlace { expected, found });
     }
-    // Nothing but a gap leaves offsets out, and none does in the middle of a batch.
-    if frame.kind == Kind::Gap {
-        return match format::gap_of(frame, bytes, base) {
-            Ok(gap) if before.open => Some(Damage::Gap {
-                from: gap.start,
-                to: gap.end,
+    // Nothing but an absence leaves offsets out, and none does in the middle of a batch.
+    if frame.kind.is_absence() {
+        return match format::absence_of(frame, bytes, base) {
+            Ok(gone) if before.open => Some(Damage::Gap {
+                from: gone.start,
+                to: gone.end,
             }),
-            gap => gap.err(),
+            gone => gone.err(),
         };
     }
     // A file that was given another one's name.
@@ -177,7 +175,7 @@ pub(crate) fn durable_behind(bytes: &[u8], from: usize, nonce: u32) -> Option<Of
         .max()
 }
 
-/// The first whole record, or gap, at or behind `from`, with at least this relative offset.
+/// The first whole record, or absence, at or behind `from`, with at least this relative offset.
 pub(crate) fn record_behind(bytes: &[u8], from: usize, nonce: u32, relative: u32) -> Option<Frame> {
     frames_behind(bytes, from, nonce, bytes.len())
         .find(|frame| !frame.kind.is_between() && frame.relative >= relative)

@@ -148,10 +148,10 @@ pub(crate) struct Segment {
 
 const GROWING: u64 = u64::MAX;
 
-/// Where a record was found, or the gap that it is lost in.
+/// Where a record was found, or the absence that it is gone in.
 pub(crate) struct Found {
     pub(crate) position: usize,
-    /// The record itself, or the first one of its gap.
+    /// The record itself, or the first one of the gap that it is lost in.
     pub(crate) first: Offset,
 }
 
@@ -254,7 +254,7 @@ impl Segment {
             .unwrap_or_default()
     }
 
-    /// Where the record with this offset begins, or the gap that it is lost in.
+    /// Where the record with this offset begins, or the absence that it is gone in.
     ///
     /// `offset` must have been published. Damage on the way is stepped over; damage to the record
     /// itself is the error.
@@ -268,13 +268,15 @@ impl Segment {
         let mut damaged = None;
         loop {
             match format::decode_frame(bytes, position, self.nonce) {
-                Ok(frame) if frame.kind == Kind::Gap && frame.relative <= relative => {
-                    match format::gap_of(&frame, bytes, self.base) {
-                        Ok(gap) if gap.contains(&offset) => {
-                            return Ok(Found {
-                                position,
-                                first: gap.start,
-                            });
+                Ok(frame) if frame.kind.is_absence() && frame.relative <= relative => {
+                    match format::absence_of(&frame, bytes, self.base) {
+                        Ok(gone) if gone.contains(&offset) => {
+                            // A gap is reported as a whole; what was removed is passed over.
+                            let first = match frame.kind {
+                                Kind::Gap => gone.start,
+                                _ => offset,
+                            };
+                            return Ok(Found { position, first });
                         }
                         _ => position = frame.end,
                     }
@@ -315,7 +317,8 @@ impl Segment {
     pub(crate) fn gaps(&self) -> Vec<Range<Offset>> {
         let bytes = self.published();
         scan::frames_behind(bytes, format::FRAMES_START, self.nonce, bytes.len())
-            .filter_map(|frame| format::gap_of(&frame, bytes, self.base).ok())
+            .filter(|frame| frame.kind == Kind::Gap)
+            .filter_map(|frame| format::absence_of(&frame, bytes, self.base).ok())
             .collect()
     }
 
@@ -352,7 +355,7 @@ impl Segment {
         // No point before a record: only right where nothing is indexed at all.
         point.is_none_or(|point| {
             let frame = format::decode_frame(self.published(), point.position as usize, self.nonce);
-            frame.is_ok_and(|frame| frame.kind == Kind::Record && frame.relative == point.relative)
+            frame.is_ok_and(|frame| frame.kind.is_record() && frame.relative == point.relative)
         })
     }
 
@@ -369,7 +372,7 @@ impl Segment {
                     None => break,
                 },
             };
-            if frame.kind == Kind::Record && frame.start >= indexed_to {
+            if frame.kind.is_record() && frame.start >= indexed_to {
                 points.push(scan::point(frame.relative, frame.start));
                 indexed_to = frame.start + scan::INDEX_STRIDE_BYTES;
             }

@@ -139,13 +139,7 @@ impl SegmentWriter {
         payload: &[u8],
     ) -> Result<(), FileError> {
         let relative = self.segment.relative(next);
-        let frame = NewFrame {
-            kind,
-            continues: false,
-            relative,
-            timestamp_micros: now,
-            payload,
-        };
+        let frame = NewFrame::plain(kind, relative, now, payload);
         let total = frame.bytes();
         self.write(std::iter::once(frame), total)
     }

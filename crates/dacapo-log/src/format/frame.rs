@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::{FRAME_ALIGN_BYTES, FRAME_HEADER_BYTES, OFFSETS_END, SECTOR_BYTES};
 use crate::error::Damage;
 use crate::offset::{Epoch, Offset};
+use crate::stamp::Stamp;
 
 /// Stored last.
 pub(crate) const COMMIT_WORD_BYTES: usize = 8;
@@ -16,7 +17,11 @@ pub(crate) const BEGIN_PAYLOAD_BYTES: usize = 24;
 /// A frame that says how far the last flush got.
 pub(crate) const MARK_PAYLOAD_BYTES: usize = 8;
 /// A frame that stands for records that are gone: the offset behind them.
-pub(crate) const GAP_PAYLOAD_BYTES: usize = 8;
+pub(crate) const ABSENCE_PAYLOAD_BYTES: usize = 8;
+/// A producer's stamp, before the topic: producer, epoch, sequence.
+pub(crate) const STAMP_BYTES: usize = 32;
+/// What the commit word has room for.
+pub(crate) const TOPIC_BYTES_MAX: usize = u8::MAX as usize;
 
 /// What a frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +36,10 @@ pub(crate) enum Kind {
     Pad = 4,
     /// Records that were lost for good, in place of them.
     Gap = 5,
+    /// Records that a compaction has removed, in place of them.
+    Removed = 6,
+    /// A record that says: all earlier records of its topic are deleted.
+    Deletion = 7,
 }
 
 impl Kind {
@@ -38,19 +47,31 @@ impl Kind {
     pub(crate) fn is_between(self) -> bool {
         matches!(self, Self::Begin | Self::Mark | Self::Pad)
     }
+
+    /// Whether the frame is one record.
+    #[inline]
+    pub(crate) fn is_record(self) -> bool {
+        matches!(self, Self::Record | Self::Deletion)
+    }
+
+    /// Whether the frame stands for records that are gone.
+    pub(crate) fn is_absence(self) -> bool {
+        matches!(self, Self::Gap | Self::Removed)
+    }
 }
 
 /// The top byte of every commit word, so that no valid one is zero.
 const WORD_TAG: u64 = 0xDC;
 /// Further frames of the same batch follow.
 const FLAG_CONTINUES: u64 = 1;
+/// A producer's stamp stands before the topic.
+const FLAG_STAMPED: u64 = 2;
 
 /// The commit word that fills the rest of a sector.
 pub(crate) const PAD_WORD: u64 = WORD_TAG << 56 | (Kind::Pad as u64) << 40;
 
 #[inline]
-fn commit_word(kind: Kind, continues: bool, topic_bytes: u8, payload_bytes: u32) -> u64 {
-    let flags = if continues { FLAG_CONTINUES } else { 0 };
+fn commit_word(kind: Kind, flags: u64, topic_bytes: u8, payload_bytes: u32) -> u64 {
     WORD_TAG << 56
         | flags << 48
         | (kind as u64) << 40
@@ -63,7 +84,8 @@ fn commit_word(kind: Kind, continues: bool, topic_bytes: u8, payload_bytes: u32)
 struct Word {
     kind: Kind,
     continues: bool,
-    topic_bytes: usize,
+    stamped: bool,
+    topic_bytes: u8,
     payload_bytes: usize,
 }
 
@@ -77,22 +99,37 @@ impl Word {
             3 => Kind::Mark,
             4 if word == PAD_WORD => Kind::Pad,
             5 => Kind::Gap,
+            6 => Kind::Removed,
+            7 => Kind::Deletion,
             _ => return None,
         };
-        let tagged = u64::from(tag) == WORD_TAG && u64::from(flags) & !FLAG_CONTINUES == 0;
-        tagged.then_some(Self {
+        let flags = u64::from(flags);
+        let known = flags & !(FLAG_CONTINUES | FLAG_STAMPED) == 0;
+        (u64::from(tag) == WORD_TAG && known).then_some(Self {
             kind,
-            continues: flags != 0,
-            topic_bytes: usize::from(topic_bytes),
+            continues: flags & FLAG_CONTINUES != 0,
+            stamped: flags & FLAG_STAMPED != 0,
+            topic_bytes,
             payload_bytes: usize::try_from(word & u64::from(u32::MAX)).ok()?,
         })
     }
+
+    /// The bytes between the header and the payload.
+    #[inline]
+    fn label_bytes(self) -> usize {
+        label_bytes(self.stamped, self.topic_bytes.into())
+    }
 }
 
-/// The bytes that a frame takes in its segment.
+/// The bytes that a frame takes in its segment; the label is a stamp and a topic, if it has them.
 #[inline]
-pub(crate) const fn frame_bytes(topic_bytes: usize, payload_bytes: usize) -> usize {
-    (FRAME_HEADER_BYTES + topic_bytes + payload_bytes).next_multiple_of(FRAME_ALIGN_BYTES)
+pub(crate) const fn frame_bytes(label_bytes: usize, payload_bytes: usize) -> usize {
+    (FRAME_HEADER_BYTES + label_bytes + payload_bytes).next_multiple_of(FRAME_ALIGN_BYTES)
+}
+
+#[inline]
+pub(crate) const fn label_bytes(stamped: bool, topic_bytes: usize) -> usize {
+    topic_bytes + if stamped { STAMP_BYTES } else { 0 }
 }
 
 /// Where the frames behind a flushed one go: the next whole sector.
@@ -133,8 +170,8 @@ pub(super) fn unverified(bytes: &[u8], position: usize) -> Option<Unverified<'_>
     let rest = bytes.get(position..)?;
     let raw = u64::from_le_bytes(*rest.first_chunk()?);
     let word = Word::parse(raw).filter(|word| word.kind != Kind::Pad)?;
-    let frame = rest.get(..frame_bytes(word.topic_bytes, word.payload_bytes))?;
-    let summed_to = FRAME_HEADER_BYTES + word.topic_bytes + word.payload_bytes;
+    let frame = rest.get(..frame_bytes(word.label_bytes(), word.payload_bytes))?;
+    let summed_to = FRAME_HEADER_BYTES + word.label_bytes() + word.payload_bytes;
     Some(Unverified {
         stored: le!(u32, frame, 8),
         summed: &frame[FRAME_SUMMED_FROM..summed_to],
@@ -144,19 +181,47 @@ pub(super) fn unverified(bytes: &[u8], position: usize) -> Option<Unverified<'_>
 }
 
 /// What a frame says, before it is written.
+#[derive(Clone, Copy)]
 pub(crate) struct NewFrame<'a> {
     pub(crate) kind: Kind,
     pub(crate) continues: bool,
     /// The record's offset less the segment's base; for other kinds, that of the next record, and
-    /// for a gap that of the first record that is gone.
+    /// for an absence that of the first record that is gone.
     pub(crate) relative: u32,
     pub(crate) timestamp_micros: u64,
+    pub(crate) stamp: Option<Stamp>,
+    /// Empty for none.
+    pub(crate) topic: &'a str,
     pub(crate) payload: &'a [u8],
 }
 
-impl NewFrame<'_> {
+impl<'a> NewFrame<'a> {
+    /// A frame of its own, without a label.
+    pub(crate) fn plain(
+        kind: Kind,
+        relative: u32,
+        timestamp_micros: u64,
+        payload: &'a [u8],
+    ) -> Self {
+        Self {
+            kind,
+            continues: false,
+            relative,
+            timestamp_micros,
+            stamp: None,
+            topic: "",
+            payload,
+        }
+    }
+
+    #[inline]
+    fn label_bytes(&self) -> usize {
+        label_bytes(self.stamp.is_some(), self.topic.len())
+    }
+
+    #[inline]
     pub(crate) fn bytes(&self) -> usize {
-        frame_bytes(0, self.payload.len())
+        frame_bytes(self.label_bytes(), self.payload.len())
     }
 
     /// Writes all but the commit word, which it returns: the caller stores it last. `behind_word` is
@@ -166,11 +231,30 @@ impl NewFrame<'_> {
         const WORD: usize = COMMIT_WORD_BYTES;
         let into = behind_word;
         let payload_bytes = u32::try_from(self.payload.len()).expect("checked against a segment");
-        let word = commit_word(self.kind, self.continues, 0, payload_bytes);
-        let summed_to = FRAME_HEADER_BYTES + self.payload.len() - WORD;
+        let topic_bytes = u8::try_from(self.topic.len()).expect("checked when it was parsed");
+        let continues = if self.continues { FLAG_CONTINUES } else { 0 };
+        let stamped = if self.stamp.is_some() {
+            FLAG_STAMPED
+        } else {
+            0
+        };
+        let word = commit_word(self.kind, continues | stamped, topic_bytes, payload_bytes);
         into[FRAME_SUMMED_FROM - WORD..16 - WORD].copy_from_slice(&self.relative.to_le_bytes());
         into[16 - WORD..24 - WORD].copy_from_slice(&self.timestamp_micros.to_le_bytes());
-        into[FRAME_HEADER_BYTES - WORD..summed_to].copy_from_slice(self.payload);
+        let mut at = FRAME_HEADER_BYTES - WORD;
+        if let Some(stamp) = &self.stamp {
+            let [producer, epoch, sequence] = [at, at + 16, at + 24];
+            into[producer..epoch].copy_from_slice(&stamp.producer.to_le_bytes());
+            into[epoch..sequence].copy_from_slice(&stamp.epoch.to_le_bytes());
+            into[sequence..at + STAMP_BYTES].copy_from_slice(&stamp.sequence.to_le_bytes());
+            at += STAMP_BYTES;
+        }
+        if !self.topic.is_empty() {
+            into[at..at + self.topic.len()].copy_from_slice(self.topic.as_bytes());
+            at += self.topic.len();
+        }
+        let summed_to = at + self.payload.len();
+        into[at..summed_to].copy_from_slice(self.payload);
         let sum = checksum(nonce, word, &into[FRAME_SUMMED_FROM - WORD..summed_to]);
         into[..12 - WORD].copy_from_slice(&sum.to_le_bytes());
         word
@@ -185,9 +269,41 @@ pub(crate) struct Frame {
     pub(crate) continues: bool,
     pub(crate) relative: u32,
     pub(crate) timestamp_micros: u64,
+    pub(crate) stamped: bool,
+    /// The topic's bytes stand before the payload.
+    pub(crate) topic_bytes: u8,
     pub(crate) payload: Range<usize>,
     /// Where the next frame stands.
     pub(crate) end: usize,
+}
+
+impl Frame {
+    /// Its topic; empty for none. `bytes` are those that it was read from.
+    pub(crate) fn topic<'a>(&self, bytes: &'a [u8]) -> &'a str {
+        topic_before(bytes, self.payload.start, self.topic_bytes)
+    }
+
+    /// Its producer's stamp. `bytes` are those that it was read from.
+    pub(crate) fn stamp(&self, bytes: &[u8]) -> Option<Stamp> {
+        self.stamped
+            .then(|| stamp_before(bytes, self.payload.start, self.topic_bytes))
+    }
+}
+
+/// The topic of a verified frame, from where its payload begins.
+pub(crate) fn topic_before(bytes: &[u8], payload_start: usize, topic_bytes: u8) -> &str {
+    let topic = &bytes[payload_start - usize::from(topic_bytes)..payload_start];
+    std::str::from_utf8(topic).expect("checked when the frame was read")
+}
+
+/// The stamp of a verified frame that has one.
+pub(crate) fn stamp_before(bytes: &[u8], payload_start: usize, topic_bytes: u8) -> Stamp {
+    let at = payload_start - usize::from(topic_bytes) - STAMP_BYTES;
+    Stamp {
+        producer: le!(u128, bytes, at),
+        epoch: le!(u64, bytes, at + 16),
+        sequence: le!(u64, bytes, at + 24),
+    }
 }
 
 /// Why there is no frame at a position.
@@ -215,7 +331,7 @@ pub(crate) fn frame_bytes_of_word(word: u64) -> Option<usize> {
     let word = Word::parse(word)?;
     Some(match word.kind {
         Kind::Pad => FRAME_ALIGN_BYTES,
-        _ => frame_bytes(word.topic_bytes, word.payload_bytes),
+        _ => frame_bytes(word.label_bytes(), word.payload_bytes),
     })
 }
 
@@ -242,21 +358,29 @@ pub(crate) fn decode_frame(bytes: &[u8], position: usize, nonce: u32) -> Result<
             continues: false,
             relative: 0,
             timestamp_micros: 0,
+            stamped: false,
+            topic_bytes: 0,
             payload: position..position,
             end: next_sector(position + FRAME_ALIGN_BYTES),
         });
     }
-    let len = frame_bytes(word.topic_bytes, word.payload_bytes);
+    let len = frame_bytes(word.label_bytes(), word.payload_bytes);
     let Some(frame) = rest.get(..len) else {
         let (bytes, left) = (len as u64, rest.len() as u64);
         return Err(NoFrame::Invalid(Damage::Overrun { bytes, left }));
     };
-    let payload_from = FRAME_HEADER_BYTES + word.topic_bytes;
+    let payload_from = FRAME_HEADER_BYTES + word.label_bytes();
     let summed_to = payload_from + word.payload_bytes;
     let stored = le!(u32, frame, 8);
     let computed = checksum(nonce, raw, &frame[FRAME_SUMMED_FROM..summed_to]);
     if stored != computed {
         return Err(NoFrame::Invalid(Damage::Checksum { stored, computed }));
+    }
+    if word.topic_bytes > 0 {
+        let topic = &frame[payload_from - usize::from(word.topic_bytes)..payload_from];
+        if std::str::from_utf8(topic).is_err() {
+            return Err(NoFrame::Invalid(Damage::Topic));
+        }
     }
     Ok(Frame {
         start: position,
@@ -264,6 +388,8 @@ pub(crate) fn decode_frame(bytes: &[u8], position: usize, nonce: u32) -> Result<
         continues: word.continues,
         relative: le!(u32, frame, FRAME_SUMMED_FROM),
         timestamp_micros: le!(u64, frame, 16),
+        stamped: word.stamped,
+        topic_bytes: word.topic_bytes,
         payload: position + payload_from..position + summed_to,
         end: position + len,
     })
@@ -309,15 +435,20 @@ pub(crate) fn durable_of(frame: &Frame, bytes: &[u8]) -> Option<Offset> {
     }
 }
 
-/// The records that a [`Kind::Gap`] frame of the segment at `base` stands for: at least one.
-pub(crate) fn gap_of(frame: &Frame, bytes: &[u8], base: Offset) -> Result<Range<Offset>, Damage> {
+/// The records that a [`Kind::Gap`] or [`Kind::Removed`] frame of the segment at `base` stands for: at
+/// least one.
+pub(crate) fn absence_of(
+    frame: &Frame,
+    bytes: &[u8],
+    base: Offset,
+) -> Result<Range<Offset>, Damage> {
     let payload = &bytes[frame.payload.clone()];
     let from = base.plus(frame.relative.into());
     let to = match payload.len() {
-        GAP_PAYLOAD_BYTES => Offset::new(le!(u64, payload, 0)),
+        ABSENCE_PAYLOAD_BYTES => Offset::new(le!(u64, payload, 0)),
         _ => from,
     };
-    let sound = frame.kind == Kind::Gap && from < to && to.get() < OFFSETS_END;
+    let sound = frame.kind.is_absence() && from < to && to.get() < OFFSETS_END;
     if sound && !frame.continues {
         Ok(from..to)
     } else {
@@ -330,13 +461,7 @@ mod tests {
     use super::*;
 
     fn frame(payload: &[u8], nonce: u32) -> Vec<u8> {
-        let new = NewFrame {
-            kind: Kind::Record,
-            continues: false,
-            relative: 7,
-            timestamp_micros: 99,
-            payload,
-        };
+        let new = NewFrame::plain(Kind::Record, 7, 99, payload);
         let mut bytes = vec![0; new.bytes()];
         let word = new.encode(nonce, &mut bytes[8..]);
         bytes[..8].copy_from_slice(&word.to_le_bytes());
@@ -356,6 +481,44 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_and_a_stamp_come_back_with_their_frame() {
+        let stamp = Stamp {
+            producer: u128::MAX - 1,
+            epoch: 3,
+            sequence: 1 << 40,
+        };
+        for (stamp, topic) in [(None, "rooms:lobby"), (Some(stamp), ""), (Some(stamp), "x")] {
+            let new = NewFrame {
+                stamp,
+                topic,
+                ..NewFrame::plain(Kind::Record, 7, 99, b"hello")
+            };
+            let mut bytes = vec![0; new.bytes()];
+            let word = new.encode(1, &mut bytes[8..]);
+            bytes[..8].copy_from_slice(&word.to_le_bytes());
+
+            let read = decode_frame(&bytes, 0, 1).unwrap();
+
+            assert_eq!((read.topic(&bytes), read.stamp(&bytes)), (topic, stamp));
+            assert_eq!(&bytes[read.payload], b"hello");
+            assert_eq!(read.end, bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_topic_that_is_no_text_is_damage() {
+        let (nonce, topic) = (1, b"\xFFx");
+        let word = commit_word(Kind::Record, 0, 2, 0);
+        let mut bytes = vec![0; frame_bytes(2, 0)];
+        bytes[..8].copy_from_slice(&word.to_le_bytes());
+        bytes[24..26].copy_from_slice(topic);
+        let sum = checksum(nonce, word, &bytes[FRAME_SUMMED_FROM..26]);
+        bytes[8..12].copy_from_slice(&sum.to_le_bytes());
+        let read = decode_frame(&bytes, 0, nonce).unwrap_err();
+        assert_eq!(read, NoFrame::Invalid(Damage::Topic));
+    }
+
+    #[test]
     fn every_flipped_bit_that_a_frame_uses_is_noticed() {
         let bytes = frame(b"a payload", 0x1234_5678);
         for bit in 0..(FRAME_HEADER_BYTES + 9) * 8 {
@@ -369,18 +532,16 @@ mod tests {
     fn a_gap_must_lead_forward_to_an_offset_that_can_be() {
         let base = Offset::new(10);
         let gap = |to: u64, continues| {
+            let to = to.to_le_bytes();
             let new = NewFrame {
-                kind: Kind::Gap,
                 continues,
-                relative: 7,
-                timestamp_micros: 99,
-                payload: &to.to_le_bytes(),
+                ..NewFrame::plain(Kind::Gap, 7, 99, &to)
             };
             let mut bytes = vec![0; new.bytes()];
             let word = new.encode(1, &mut bytes[8..]);
             bytes[..8].copy_from_slice(&word.to_le_bytes());
             let frame = decode_frame(&bytes, 0, 1).unwrap();
-            gap_of(&frame, &bytes, base)
+            absence_of(&frame, &bytes, base)
         };
 
         assert_eq!(gap(18, false), Ok(Offset::new(17)..Offset::new(18)));

@@ -23,9 +23,10 @@ mod segment;
 use crate::error::Damage;
 
 pub(crate) use frame::{
-    BEGIN_PAYLOAD_BYTES, Begin, COMMIT_WORD_BYTES, Frame, GAP_PAYLOAD_BYTES, Kind,
-    MARK_PAYLOAD_BYTES, NewFrame, NoFrame, PAD_WORD, base_of, decode_frame, durable_of,
-    frame_bytes, frame_bytes_of_word, gap_of, next_sector,
+    ABSENCE_PAYLOAD_BYTES, BEGIN_PAYLOAD_BYTES, Begin, COMMIT_WORD_BYTES, Frame, Kind,
+    MARK_PAYLOAD_BYTES, NewFrame, NoFrame, PAD_WORD, TOPIC_BYTES_MAX, absence_of, base_of,
+    decode_frame, durable_of, frame_bytes, frame_bytes_of_word, label_bytes, next_sector,
+    stamp_before, topic_before,
 };
 pub(crate) use index::{IndexPoint, decode_index, encode_index, index_nonce};
 pub(crate) use meta::{CleanEnd, EpochStart, META_EPOCHS_MAX, META_SLOT_BYTES, META_SLOTS, Meta};

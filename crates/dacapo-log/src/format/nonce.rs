@@ -82,13 +82,7 @@ mod tests {
     fn segment(nonce: u32, payload: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0; FRAMES_START];
         for relative in 0..2 {
-            let new = NewFrame {
-                kind: Kind::Record,
-                continues: false,
-                relative,
-                timestamp_micros: 7,
-                payload,
-            };
+            let new = NewFrame::plain(Kind::Record, relative, 7, payload);
             let mut frame = vec![0; new.bytes()];
             let word = new.encode(nonce, &mut frame[8..]);
             frame[..8].copy_from_slice(&word.to_le_bytes());

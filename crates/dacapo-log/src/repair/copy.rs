@@ -235,7 +235,7 @@ impl<'a, 'd, P: FnMut(Progress)> Copy<'a, 'd, P> {
             && self.target.next() >= self.source.promised
     }
 
-    /// Takes a record, or an earlier repair's gap.
+    /// Takes a record, an earlier repair's gap, or what a compaction has left.
     fn take(
         &mut self,
         frame: &Frame,
@@ -243,15 +243,17 @@ impl<'a, 'd, P: FnMut(Progress)> Copy<'a, 'd, P> {
         offsets: Range<Offset>,
         limit: Offset,
     ) -> Result<(), FileError> {
-        if frame.kind == Kind::Gap {
-            let gap = offsets.start..offsets.end.min(limit);
-            self.target.leave_out(gap.end)?;
-            self.found.gaps.push(gap);
+        if frame.kind.is_absence() {
+            let gone = offsets.start..offsets.end.min(limit);
+            if frame.kind == Kind::Gap {
+                self.target.leave_out(gone.end)?;
+                self.found.gaps.push(gone);
+            } else {
+                self.target.keep_out(frame, frames, gone.end)?;
+            }
             return Ok(());
         }
-        let payload = &frames[frame.payload.clone()];
-        self.target
-            .record(frame.timestamp_micros, payload, frame.continues)?;
+        self.target.record(frame, frames)?;
         if self.target.next().get().is_multiple_of(REPORT_RECORDS) {
             self.report(frame.end);
         }

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::disk::{Disk, DiskFile};
 use crate::error::FileError;
 use crate::format::{
-    self, Begin, CleanEnd, EpochStart, Footer, IndexPoint, Kind, Meta, NewFrame, PAGE_BYTES,
+    self, Begin, CleanEnd, EpochStart, Footer, Frame, IndexPoint, Kind, Meta, NewFrame, PAGE_BYTES,
     SegmentHeader,
 };
 use crate::index;
@@ -20,6 +20,7 @@ use crate::recovery;
 use crate::scan;
 use crate::segment;
 use crate::segment_writer;
+use crate::stamp::Stamp;
 
 /// What the name of a segment ends with, before it gets its own.
 pub(super) const UNFINISHED: &str = ".repair";
@@ -52,8 +53,31 @@ pub(super) struct Target<'a> {
 }
 
 struct BatchRecord {
+    kind: Kind,
     timestamp_micros: u64,
+    stamp: Option<Stamp>,
+    topic: String,
     payload: Vec<u8>,
+}
+
+impl BatchRecord {
+    fn read(frame: &Frame, bytes: &[u8]) -> Self {
+        Self {
+            kind: frame.kind,
+            timestamp_micros: frame.timestamp_micros,
+            stamp: frame.stamp(bytes),
+            topic: frame.topic(bytes).to_owned(),
+            payload: bytes[frame.payload.clone()].to_vec(),
+        }
+    }
+
+    fn frame(&self, relative: u32) -> NewFrame<'_> {
+        NewFrame {
+            stamp: self.stamp,
+            topic: &self.topic,
+            ..NewFrame::plain(self.kind, relative, self.timestamp_micros, &self.payload)
+        }
+    }
 }
 
 struct OpenSegment {
@@ -114,18 +138,10 @@ impl<'a> Target<'a> {
     }
 
     /// Takes the next record; one that continues a batch is written once the batch is complete.
-    pub(super) fn record(
-        &mut self,
-        timestamp_micros: u64,
-        payload: &[u8],
-        continues: bool,
-    ) -> Result<(), FileError> {
-        self.batch.push(BatchRecord {
-            timestamp_micros,
-            payload: payload.to_vec(),
-        });
+    pub(super) fn record(&mut self, frame: &Frame, bytes: &[u8]) -> Result<(), FileError> {
+        self.batch.push(BatchRecord::read(frame, bytes));
         self.next = self.next.next();
-        if continues {
+        if frame.continues {
             return Ok(());
         }
         self.write_batch()
@@ -167,10 +183,7 @@ impl<'a> Target<'a> {
         if std::mem::take(&mut self.rolls) {
             self.seal(first)?;
         }
-        let bytes = batch
-            .iter()
-            .map(|record| format::frame_bytes(0, record.payload.len()))
-            .sum();
+        let bytes = batch.iter().map(|record| record.frame(0).bytes()).sum();
         self.make_room(first, self.next, bytes)?;
         let open = self.open.as_mut().expect("there is room in it");
         let last = batch.len() - 1;
@@ -178,11 +191,8 @@ impl<'a> Target<'a> {
             let offset = first.plus(i as u64);
             open.index(offset);
             open.write(&NewFrame {
-                kind: Kind::Record,
                 continues: i < last,
-                relative: open.relative(offset),
-                timestamp_micros: record.timestamp_micros,
-                payload: &record.payload,
+                ..record.frame(open.relative(offset))
             })?;
             self.records += 1;
             self.payload_bytes += record.payload.len() as u64;
@@ -198,17 +208,34 @@ impl<'a> Target<'a> {
         let Some(gap) = self.gap.take() else {
             return Ok(());
         };
-        let bytes = format::frame_bytes(0, format::GAP_PAYLOAD_BYTES);
+        let bytes = format::frame_bytes(0, format::ABSENCE_PAYLOAD_BYTES);
         self.make_room(gap.start, gap.start.next(), bytes)?;
         let open = self.open.as_mut().expect("there is room in it");
         open.gaps += 1;
-        open.write(&NewFrame {
-            kind: Kind::Gap,
-            continues: false,
-            relative: open.relative(gap.start),
-            timestamp_micros: self.last_timestamp_micros,
-            payload: &gap.end.get().to_le_bytes(),
-        })
+        let (relative, to) = (open.relative(gap.start), gap.end.get().to_le_bytes());
+        let timestamp_micros = self.last_timestamp_micros;
+        open.write(&NewFrame::plain(Kind::Gap, relative, timestamp_micros, &to))
+    }
+
+    /// Copies the frame that stands for removed records up to `to`.
+    pub(super) fn keep_out(
+        &mut self,
+        frame: &Frame,
+        bytes: &[u8],
+        to: Offset,
+    ) -> Result<(), FileError> {
+        self.end_batch()?;
+        self.write_gap()?;
+        if std::mem::take(&mut self.rolls) {
+            self.seal(self.next)?;
+        }
+        let mut removed = BatchRecord::read(frame, bytes);
+        removed.payload = to.get().to_le_bytes().to_vec();
+        self.make_room(self.next, self.next.next(), removed.frame(0).bytes())?;
+        let open = self.open.as_mut().expect("there is room in it");
+        open.write(&removed.frame(open.relative(self.next)))?;
+        self.next = to;
+        Ok(())
     }
 
     /// Sees to an open segment that takes `bytes` of frames, for the offsets from `from` to `to`.
@@ -242,13 +269,8 @@ impl<'a> Target<'a> {
             epoch: self.epoch,
             durable: base,
         };
-        open.write(&NewFrame {
-            kind: Kind::Begin,
-            continues: false,
-            relative: 0,
-            timestamp_micros: self.last_timestamp_micros,
-            payload: &begin.encode(),
-        })?;
+        let (now, begin) = (self.last_timestamp_micros, begin.encode());
+        open.write(&NewFrame::plain(Kind::Begin, 0, now, &begin))?;
         self.open = Some(open);
         Ok(())
     }

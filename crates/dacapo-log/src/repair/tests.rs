@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::error::{Damage, ReadError};
+use crate::format::{self, Kind, NewFrame};
 use crate::log::Log;
 use crate::offset::Start;
 use crate::options::{Flush, Options};
@@ -193,9 +194,9 @@ fn a_gap_wider_than_a_segment_can_number_is_kept_in_one_frame() {
     let far = Offset::new(1 << 40);
     let mut target = Target::new(&disk, &dst, Offset::ZERO, crate::offset::Epoch::FIRST);
     disk.create_dir(&dst).unwrap();
-    target.record(1, b"near", false).unwrap();
+    take(&mut target, 1, b"near");
     target.leave_out(far).unwrap();
-    target.record(2, b"far", false).unwrap();
+    take(&mut target, 2, b"far");
     target.leave_out(far.plus(1 << 33)).unwrap();
     target
         .finish(Offset::ZERO, Source::read(&disk, &src).unwrap().epochs)
@@ -234,4 +235,13 @@ fn a_gap_wider_than_a_segment_can_number_is_kept_in_one_frame() {
         assert_eq!(lost, 2);
         assert_eq!(reader.next_offset(), found.next);
     }
+}
+
+fn take(target: &mut Target<'_>, timestamp_micros: u64, payload: &[u8]) {
+    let new = NewFrame::plain(Kind::Record, 0, timestamp_micros, payload);
+    let mut bytes = vec![0; new.bytes()];
+    let word = new.encode(1, &mut bytes[8..]);
+    bytes[..8].copy_from_slice(&word.to_le_bytes());
+    let frame = format::decode_frame(&bytes, 0, 1).unwrap();
+    target.record(&frame, &bytes).unwrap();
 }

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use crate::error::Damage;
-use crate::format::{self, Frame, Kind, NoFrame};
+use crate::format::{self, Frame, NoFrame};
 use crate::offset::Offset;
 use crate::scan;
 
@@ -20,7 +20,7 @@ pub(super) struct Walk<'a> {
 }
 
 pub(super) enum Step {
-    /// A sound record, or a gap; a record stands for one offset.
+    /// A sound record, or an absence; a record stands for one offset.
     Sound(Frame, Range<Offset>),
     /// What stands here belongs to no sound record; `resumes` if one was found behind it.
     Damaged {
@@ -48,9 +48,9 @@ impl<'a> Walk<'a> {
             let expected = self.next;
             return Err(Damage::OutOfPlace { expected, found });
         }
-        match frame.kind {
-            Kind::Gap => format::gap_of(frame, self.bytes, self.base),
-            _ => Ok(found..found.next()),
+        match frame.kind.is_absence() {
+            true => format::absence_of(frame, self.bytes, self.base),
+            false => Ok(found..found.next()),
         }
     }
 
@@ -62,7 +62,7 @@ impl<'a> Walk<'a> {
         let behind = scan::frames_behind(self.bytes, position, self.nonce, self.bytes.len())
             .filter(|frame| !frame.kind.is_between() && frame.relative >= relative)
             .find(|frame| {
-                frame.kind == Kind::Record || format::gap_of(frame, self.bytes, self.base).is_ok()
+                frame.kind.is_record() || format::absence_of(frame, self.bytes, self.base).is_ok()
             });
         match &behind {
             Some(frame) => {

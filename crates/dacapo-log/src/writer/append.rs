@@ -16,6 +16,8 @@ use crate::prepare::Size;
 use crate::scan;
 use crate::segment::{self, Segment};
 use crate::segment_writer::SegmentWriter;
+use crate::stamp::Stamp;
+use crate::topic::Topic;
 
 /// What one append changes.
 pub(super) struct Appender {
@@ -35,6 +37,44 @@ pub(super) struct Appender {
     pub(super) closing: bool,
 }
 
+/// What is to become a record.
+#[derive(Clone, Copy)]
+pub(crate) struct NewRecord<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) topic: Option<&'a Topic>,
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> NewRecord<'a> {
+    #[inline]
+    pub(crate) fn new(topic: Option<&'a Topic>, payload: &'a [u8]) -> Self {
+        Self {
+            kind: Kind::Record,
+            topic,
+            payload,
+        }
+    }
+
+    pub(crate) fn deletion_of(topic: &'a Topic) -> Self {
+        Self {
+            kind: Kind::Deletion,
+            topic: Some(topic),
+            payload: &[],
+        }
+    }
+
+    #[inline]
+    fn topic_name(&self) -> &'a str {
+        self.topic.map_or("", Topic::as_str)
+    }
+
+    #[inline]
+    fn frame_bytes(&self, stamped: bool) -> usize {
+        let label_bytes = format::label_bytes(stamped, self.topic_name().len());
+        format::frame_bytes(label_bytes, self.payload.len())
+    }
+}
+
 /// The segment that is appended to.
 pub(super) struct Active {
     pub(super) writer: SegmentWriter,
@@ -49,15 +89,17 @@ pub(super) struct Active {
 }
 
 impl Writer {
-    /// Appends payloads as one unit.
+    /// Appends records as one unit; a stamp goes with the first one.
     #[inline]
     pub(crate) fn append<'a>(
         &self,
-        payloads: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+        records: impl ExactSizeIterator<Item = NewRecord<'a>> + Clone,
+        stamp: Option<Stamp>,
     ) -> Result<Range<Offset>, AppendError> {
-        let total: usize = payloads
+        let total: usize = records
             .clone()
-            .map(|payload| format::frame_bytes(0, payload.len()))
+            .enumerate()
+            .map(|(i, record)| record.frame_bytes(i == 0 && stamp.is_some()))
             .sum();
         let max = self.batch_bytes_max();
         if total > max {
@@ -66,7 +108,7 @@ impl Writer {
                 max: max as u64,
             });
         }
-        let appended = self.append_locked(&mut self.appender(), payloads, total);
+        let appended = self.append_locked(&mut self.appender(), records, stamp, total);
         match &appended {
             Ok(_) => self.shared.visible.announce(),
             Err(AppendError::Poisoned { .. }) => self.shared.durable.wake(),
@@ -79,7 +121,8 @@ impl Writer {
     fn append_locked<'a>(
         &self,
         appender: &mut Appender,
-        payloads: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+        records: impl ExactSizeIterator<Item = NewRecord<'a>> + Clone,
+        stamp: Option<Stamp>,
         total: usize,
     ) -> Result<Range<Offset>, AppendError> {
         if let Some(cause) = self.poison.get() {
@@ -91,7 +134,7 @@ impl Writer {
             return Err(AppendError::Closed);
         }
         let first = appender.next;
-        if payloads.len() == 0 {
+        if records.len() == 0 {
             return Ok(first..first);
         }
         if !appender
@@ -106,17 +149,17 @@ impl Writer {
             .as_mut()
             .expect("there is one behind a roll");
         let now = clock::now_micros().max(appender.last_timestamp_micros);
-        let next = first.plus(payloads.len() as u64);
+        let next = first.plus(records.len() as u64);
         let relative = active.segment().relative(first);
         let start = active.writer.position();
         if let Err(cause) = active
             .writer
-            .write(record_frames(payloads.clone(), relative, now), total)
+            .write(frames(records.clone(), stamp, relative, now), total)
         {
             return Err(self.failed_write(cause));
         }
         if start >= active.indexed_to || total >= scan::INDEX_STRIDE_BYTES {
-            active.index(payloads, relative, start);
+            active.index(records, stamp, relative, start);
         }
         if active.first_timestamp_micros == 0 {
             active.first_timestamp_micros = now;
@@ -267,38 +310,42 @@ impl Active {
     /// Gives the records of one append their points in the index.
     pub(super) fn index<'a>(
         &mut self,
-        payloads: impl Iterator<Item = &'a [u8]>,
+        records: impl Iterator<Item = NewRecord<'a>>,
+        stamp: Option<Stamp>,
         first: u32,
         start: usize,
     ) {
         let mut position = start;
-        for (relative, payload) in (first..).zip(payloads) {
+        for (relative, record) in (first..).zip(records) {
             if position >= self.indexed_to {
                 self.segment()
                     .add_index_point(scan::point(relative, position));
                 self.indexed_to = position + scan::INDEX_STRIDE_BYTES;
             }
-            position += format::frame_bytes(0, payload.len());
+            position += record.frame_bytes(relative == first && stamp.is_some());
         }
     }
 }
 
 #[inline]
-fn record_frames<'a>(
-    payloads: impl ExactSizeIterator<Item = &'a [u8]>,
+fn frames<'a>(
+    records: impl ExactSizeIterator<Item = NewRecord<'a>>,
+    stamp: Option<Stamp>,
     first: u32,
     timestamp_micros: u64,
 ) -> impl Iterator<Item = NewFrame<'a>> {
-    let last = payloads.len() - 1;
+    let last = records.len() - 1;
     (first..)
-        .zip(payloads)
+        .zip(records)
         .enumerate()
-        .map(move |(i, (relative, payload))| NewFrame {
-            kind: Kind::Record,
+        .map(move |(i, (relative, record))| NewFrame {
+            kind: record.kind,
             continues: i < last && guard::stands(Guard::BatchEndMark),
             relative,
             timestamp_micros,
-            payload,
+            stamp: stamp.filter(|_| i == 0),
+            topic: record.topic_name(),
+            payload: record.payload,
         })
 }
 

@@ -11,6 +11,7 @@ mod prune;
 
 use std::sync::{Arc, PoisonError};
 
+pub(crate) use self::append::NewRecord;
 use self::append::{Active, Appender};
 use crate::disk::DiskFile;
 use crate::error::{FileError, SyncError};
