@@ -61,6 +61,7 @@ pub(crate) fn open(disk: &Disk, dir: &Path) -> Result<Shared, OpenError> {
         next: found.next,
         durable: durable.min(found.next),
         epochs: meta.map(|meta| meta.epochs).unwrap_or_default(),
+        indexer: None,
         noticed,
     };
     Ok(Shared::new(disk.clone(), dir.to_owned(), opened))
@@ -238,10 +239,10 @@ impl Follower {
             .raise(durable.max(state.durable.min(state.next)));
         drop(state);
         if shared.visible.get() > next {
-            shared.visible.announce();
+            shared.announce(&shared.visible);
         }
         if shared.durable.get() > durable {
-            shared.durable.announce();
+            shared.announce(&shared.durable);
         }
         advanced
     }

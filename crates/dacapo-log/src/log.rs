@@ -11,6 +11,7 @@ use crate::disk::Disk;
 use crate::error::{AppendError, Corruption, FileError, OpenError, ReadError, SyncError};
 use crate::follower::{self, Follower};
 use crate::format::{self, EpochStart};
+use crate::indexer::Indexer;
 use crate::lock::Lock;
 use crate::meta;
 use crate::offset::{Epoch, Offset, Start};
@@ -26,7 +27,8 @@ use crate::segments::Segments;
 use crate::status::Status;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::tailer::Tailer;
-use crate::topic::Topic;
+use crate::topic::{self, Topic};
+use crate::topics::{self, Topics};
 use crate::watermark::Watermark;
 use crate::writer::{Custody, NewRecord, ResumedSegment, Resumption, Writer};
 
@@ -89,6 +91,8 @@ pub(crate) struct Shared {
     epochs: Mutex<Vec<EpochStart>>,
     /// Follows another process's writer, in a log that was opened read-only.
     pub(crate) follower: Option<Follower>,
+    /// Writes index files, in a log that was opened for writing.
+    indexer: Option<Indexer>,
     /// Damage that was met while opening.
     pub(crate) noticed: Mutex<Vec<Corruption>>,
     closed: AtomicBool,
@@ -103,6 +107,7 @@ pub(crate) struct Opened {
     pub(crate) durable: Offset,
     pub(crate) epochs: Vec<EpochStart>,
     pub(crate) follower: Option<Follower>,
+    pub(crate) indexer: Option<Indexer>,
     pub(crate) noticed: Vec<Corruption>,
 }
 
@@ -118,8 +123,44 @@ impl Shared {
             first: AtomicU64::new(opened.first.get()),
             epochs: Mutex::new(opened.epochs),
             follower: opened.follower,
+            indexer: opened.indexer,
             noticed: Mutex::new(opened.noticed),
             closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Has the index files of a sealed segment written, where anybody does that.
+    pub(crate) fn order_index(&self, segment: &Arc<Segment>, is_labelled: bool) {
+        if let Some(indexer) = &self.indexer {
+            indexer.order(segment, is_labelled);
+        }
+    }
+
+    /// Writes the index files that were ordered, and no others.
+    pub(crate) fn stop_indexing(&self) {
+        if let Some(indexer) = &self.indexer {
+            indexer.stop();
+        }
+    }
+
+    pub(crate) fn watermark(&self, durable_only: bool) -> &Watermark {
+        match durable_only {
+            true => &self.durable,
+            false => &self.visible,
+        }
+    }
+
+    /// Wakes those who wait for a watermark that has moved.
+    pub(crate) fn announce(&self, watermark: &Watermark) {
+        let untold = watermark.untold(watermark.get());
+        if !watermark.announce() {
+            return;
+        }
+        let waiters = watermark.topics();
+        let tell = |name: &[u8], offset| waiters.wake(name, topic::hash_of(name), offset);
+        if topics::topics_in(self, untold, tell).is_err() {
+            // They look for themselves, and meet the damage.
+            waiters.wake_all();
         }
     }
 
@@ -276,6 +317,7 @@ impl Log {
             durable: next,
             epochs: meta.get().epochs.clone(),
             follower: None,
+            indexer: Some(Indexer::start(disk, dir)?),
             noticed: Vec::new(),
         };
         let shared = Arc::new(Shared::new(disk.clone(), dir.to_owned(), opened));
@@ -544,6 +586,39 @@ impl Log {
         Tailer::new(Arc::clone(&self.inner.shared), start)
     }
 
+    /// The topics that have records, in the order of their names.
+    ///
+    /// ```
+    /// use dacapo_log::{Log, Topic};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path())?;
+    /// for name in ["rooms:lobby", "rooms:kitchen", "users"] {
+    ///     log.append_to(&Topic::new(name)?, b"hello")?;
+    /// }
+    /// let rooms = log.topics().prefix("rooms:");
+    /// let names: Result<Vec<_>, _> = rooms.map(|found| found.map(|f| f.topic)).collect();
+    /// assert_eq!(names?, [Topic::new("rooms:kitchen")?, Topic::new("rooms:lobby")?]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn topics(&self) -> Topics {
+        Topics::new(Arc::clone(&self.inner.shared))
+    }
+
+    /// The last record of a topic, if it has any. Takes a look into the index of each segment, newest
+    /// first, until one has the topic.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn last(&self, topic: &Topic) -> Result<Option<Record>, ReadError> {
+        let shared = &self.inner.shared;
+        shared.refresh()?;
+        let last = topics::last_of(shared, topic)?;
+        last.map(|offset| self.get(offset)).transpose()
+    }
+
     /// Reads one record.
     ///
     /// # Errors
@@ -667,5 +742,6 @@ fn resume(
     Ok(ResumedSegment {
         writer,
         first_timestamp_micros: scan.first_timestamp_micros,
+        is_labelled: scan.is_labelled,
     })
 }

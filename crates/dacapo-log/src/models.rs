@@ -105,6 +105,7 @@ fn log() -> (Arc<Shared>, SegmentWriter) {
         durable: Offset::ZERO,
         epochs: Vec::new(),
         follower: None,
+        indexer: None,
         noticed: Vec::new(),
     };
     let shared = Shared::new(Disk::default(), PathBuf::from("memory"), opened);

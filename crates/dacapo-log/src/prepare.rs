@@ -3,8 +3,7 @@
 //! Blocks are allocated, then written with zeros, then synced, and only then mapped: so a full
 //! disk is an error here and not a signal at a store, and later stores and syncs find written
 //! blocks. On a copy-on-write filesystem no zeros are written: each would take a block, and the
-//! record in its place another one. The same thread writes index files of segments that were
-//! sealed.
+//! record in its place another one.
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
@@ -13,10 +12,8 @@ use crate::clock;
 use crate::disk::{Disk, DiskFile};
 use crate::error::FileError;
 use crate::format::{self, SegmentHeader};
-use crate::index;
 use crate::map::Frontier;
 use crate::offset::Epoch;
-use crate::segment::Segment;
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -118,8 +115,6 @@ struct Desk {
     order: Option<Size>,
     working: bool,
     ready: Option<Result<Prepared, FileError>>,
-    /// Sealed segments whose index is to be written.
-    unindexed: Vec<Arc<Segment>>,
     stopped: bool,
 }
 
@@ -182,12 +177,6 @@ impl Preparer {
         }
     }
 
-    /// Lets the thread write the index of a segment that was just sealed.
-    pub(crate) fn write_index(&self, segment: Arc<Segment>) {
-        self.shared.desk().unindexed.push(segment);
-        self.shared.changed.notify_all();
-    }
-
     /// Stops the thread, and removes what it had ready.
     pub(crate) fn stop(&self) {
         self.shared.desk().stopped = true;
@@ -230,19 +219,6 @@ impl PreparerState {
                 desk.working = false;
                 desk.ready = Some(made);
                 self.changed.notify_all();
-            } else if let Some(segment) = desk.unindexed.pop() {
-                drop(desk);
-                let Blueprint { disk, dir, .. } = &self.blueprint;
-                // Best effort: without the file, whoever needs the index rebuilds it.
-                let _ = index::store(
-                    disk,
-                    dir,
-                    segment.base(),
-                    segment.nonce(),
-                    &segment.index_points(),
-                );
-                drop(segment);
-                desk = self.desk();
             } else if desk.stopped {
                 return;
             } else {

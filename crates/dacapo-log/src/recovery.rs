@@ -21,12 +21,14 @@ use crate::prepare;
 use crate::scan::{self, Scan, Stop};
 use crate::segment::{self, SegmentFile};
 use crate::segment_writer;
+use crate::topics;
 
 /// Files that work in progress leaves behind when a crash interrupts it.
-pub(crate) const TEMPORARIES: [&str; 3] = [
+pub(crate) const TEMPORARIES: [&str; 4] = [
     prepare::PREPARED_FILE,
     meta::META_TEMPORARY,
     index::INDEX_TEMPORARY,
+    topics::TOPICS_TEMPORARY,
 ];
 
 /// A log as it stands after recovery.
@@ -73,7 +75,10 @@ impl Listing {
                 listing.temporaries.push(name);
             } else if text == META_FILE {
                 listing.has_meta = true;
-            } else if text != LOCK_FILE && !text.ends_with(".idx") {
+            } else if text != LOCK_FILE
+                && !text.ends_with(".idx")
+                && !text.ends_with(topics::TOPICS_SUFFIX)
+            {
                 listing.foreign.get_or_insert(text);
             }
         }
@@ -481,6 +486,7 @@ impl Plan {
             }
         })?;
         for &base in &void {
+            disk.remove(&topics::path(dir, base))?;
             disk.remove(&index::path(dir, base))?;
             disk.remove(&segment::path(dir, base))?;
         }

@@ -7,6 +7,7 @@ use crate::log::Shared;
 use crate::offset::{Checkpoint, Offset, Start};
 use crate::reader::Reader;
 use crate::record::{Record, RecordRef};
+use crate::topic::Topic;
 
 /// An iterator over the records from a start to the end of the log as of its making.
 ///
@@ -33,8 +34,10 @@ impl Replay {
             Ok(next) => (next, None),
             Err(error) => (end, Some(error)),
         };
+        let mut reader = Reader::new(shared, next);
+        reader.begins_anew(start == Start::Oldest);
         Self {
-            reader: Reader::new(shared, next),
+            reader,
             end,
             refused,
             trouble,
@@ -48,7 +51,38 @@ impl Replay {
         self
     }
 
-    /// The offset of the next record.
+    /// Reads the records of `topic` only, without reading the others; asked for several topics, those
+    /// of all of them.
+    ///
+    /// A topic begins anew when it is deleted: [`Start::Oldest`] begins behind the deletion, and a
+    /// reader that had come less far gets the deletion as a record, and nothing from before it.
+    ///
+    /// ```
+    /// use dacapo_log::{Log, Start, Topic};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path())?;
+    /// let (lobby, kitchen) = (Topic::new("rooms:lobby")?, Topic::new("rooms:kitchen")?);
+    /// log.append_batch_to([(&lobby, "hello"), (&kitchen, "tea?"), (&lobby, "bye")])?;
+    ///
+    /// assert_eq!(log.replay(Start::Oldest).topic(&lobby).count(), 2);
+    /// assert_eq!(log.replay(Start::Oldest).prefix("rooms:").count(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn topic(mut self, topic: &Topic) -> Self {
+        self.reader.select(|filter| filter.add_topic(topic));
+        self
+    }
+
+    /// As [`topic`](Self::topic), for all topics whose names begin with `prefix`.
+    pub fn prefix(mut self, prefix: &str) -> Self {
+        self.reader.select(|filter| filter.add_prefix(prefix));
+        self
+    }
+
+    /// The offset of the next record, or, of a reader of topics, one before which it has seen all.
     #[must_use]
     pub fn next_offset(&self) -> Offset {
         self.reader.next_offset()

@@ -19,6 +19,8 @@ pub(crate) struct Scan {
     /// Gap frames up to there.
     pub(crate) gaps: u32,
     pub(crate) payload_bytes: u64,
+    /// Some of the frames have a topic or a stamp.
+    pub(crate) is_labelled: bool,
     pub(crate) first_timestamp_micros: u64,
     pub(crate) last_timestamp_micros: u64,
     /// The highest durable watermark that the frames carry.
@@ -61,6 +63,7 @@ pub(crate) fn scan(bytes: &[u8], nonce: u32, base: Offset) -> Scan {
         next: base,
         gaps: 0,
         payload_bytes: 0,
+        is_labelled: false,
         first_timestamp_micros: 0,
         last_timestamp_micros: 0,
         durable: None,
@@ -95,6 +98,7 @@ pub(crate) fn scan(bytes: &[u8], nonce: u32, base: Offset) -> Scan {
         if let Some(damage) = out_of_place(&frame, bytes, &pending, base) {
             break Stop::Invalid { damage, position };
         }
+        scan.is_labelled |= frame.topic_bytes > 0 || frame.stamped;
         if let Some(durable) = format::durable_of(&frame, bytes) {
             scan.durable = scan.durable.max(Some(durable));
         }

@@ -18,6 +18,7 @@ use crate::map::Map;
 use crate::offset::Offset;
 use crate::scan;
 use crate::sync::{AtomicU64, Mutex};
+use crate::topics::TopicIndex;
 
 /// The file of the segment that begins at `base`.
 pub(crate) fn path(dir: &Path, base: Offset) -> PathBuf {
@@ -144,6 +145,8 @@ pub(crate) struct Segment {
     end: AtomicU64,
     /// `None` until somebody needs it.
     index: Mutex<Option<Vec<IndexPoint>>>,
+    /// Empty until somebody needs it.
+    topics: Mutex<TopicIndex>,
 }
 
 const GROWING: u64 = u64::MAX;
@@ -171,6 +174,7 @@ impl Segment {
             map,
             end: AtomicU64::new(GROWING),
             index: Mutex::new(Some(index)),
+            topics: Mutex::default(),
         }
     }
 
@@ -183,6 +187,7 @@ impl Segment {
             map: Arc::new(file.file.map_sealed(footer.end_position as usize)?),
             end: AtomicU64::new(footer.next.get()),
             index: Mutex::new(None),
+            topics: Mutex::default(),
         })
     }
 
@@ -246,12 +251,43 @@ impl Segment {
         index.get_or_insert_default().push(point);
     }
 
-    pub(crate) fn index_points(&self) -> Vec<IndexPoint> {
-        self.index
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .unwrap_or_default()
+    /// All points of the index.
+    pub(crate) fn index_points(&self, disk: &Disk) -> Vec<IndexPoint> {
+        // Loaded, or built, if it was not there.
+        self.index_point(disk, 0);
+        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        index.clone().unwrap_or_default()
+    }
+
+    /// The log's directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
+    /// Lets `ask` look at the topics of all that is published.
+    pub(crate) fn with_topics<T>(&self, ask: impl FnOnce(&TopicIndex) -> T) -> T {
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        topics.catch_up(self.published(), self.nonce, self.base);
+        ask(&topics)
+    }
+
+    /// Gives up what [`with_topics`](Self::with_topics) has gathered: there is a file now.
+    pub(crate) fn forget_topics(&self) {
+        *self.topics.lock().unwrap_or_else(PoisonError::into_inner) = TopicIndex::default();
+    }
+
+    /// Where the record seems to be, by the index and by the lengths of the frames alone: for one who
+    /// verifies what stands there.
+    pub(crate) fn seek(&self, disk: &Disk, relative: u32) -> Option<usize> {
+        let point = self.index_point(disk, relative)?;
+        let (bytes, mut position) = (self.published(), point.position as usize);
+        loop {
+            let frame = format::peek_frame(bytes, position)?;
+            match frame.kind.is_record() && frame.relative >= relative {
+                true => return (frame.relative == relative).then_some(position),
+                false => position = frame.end,
+            }
+        }
     }
 
     /// Where the record with this offset begins, or the absence that it is gone in.
@@ -335,7 +371,7 @@ impl Segment {
     /// The nearest point before a record, from an index that was checked to tell the truth there.
     fn index_point(&self, disk: &Disk, relative: u32) -> Option<IndexPoint> {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = self.path.parent().unwrap_or(Path::new("."));
+        let dir = self.dir();
         let points = match index.take() {
             Some(points) => points,
             None => {

@@ -149,6 +149,13 @@ impl Segments {
         Ok(segment)
     }
 
+    /// What is known of the segment that holds `offset`, or will.
+    pub(crate) fn summary_holding(&self, offset: Offset) -> Option<Summary> {
+        let list = self.list();
+        let (&base, entry) = list.entries.range(..=offset).next_back()?;
+        Some(entry.summary(base))
+    }
+
     /// The base of the first segment that begins behind `offset`.
     pub(crate) fn base_behind(&self, offset: Offset) -> Option<Offset> {
         self.list()
@@ -181,12 +188,18 @@ impl Segments {
     /// All segments, oldest first.
     pub(crate) fn summaries(&self) -> Vec<Summary> {
         let list = self.list();
-        let summary = |(&base, entry): (&Offset, &Entry)| Summary {
+        let entries = list.entries.iter();
+        entries.map(|(&base, entry)| entry.summary(base)).collect()
+    }
+}
+
+impl Entry {
+    fn summary(&self, base: Offset) -> Summary {
+        Summary {
             base,
-            file_bytes: entry.file_bytes,
-            footer: entry.footer.clone(),
-        };
-        list.entries.iter().map(summary).collect()
+            file_bytes: self.file_bytes,
+            footer: self.footer.clone(),
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use crate::log::Shared;
 use crate::offset::{Checkpoint, Offset, Start};
 use crate::reader::Reader;
 use crate::record::Record;
+use crate::topic::Topic;
+use crate::topics::{Registration, TopicListener};
 use crate::watermark::Watermark;
 
 /// A reader that follows the log live; made by [`Log::tail`](crate::Log::tail).
@@ -48,7 +50,28 @@ pub struct Tailer {
     durable_only: bool,
     /// A start that cannot be; reported for as long as it is asked.
     refused: Option<ReadError>,
-    listener: Option<EventListener>,
+    /// Of a tailer of topics that has waited.
+    registration: Option<Registration>,
+    listener: Option<Listening>,
+}
+
+/// What a tailer waits for.
+#[derive(Debug)]
+enum Listening {
+    /// Any record.
+    All(EventListener),
+    /// One of its topics.
+    Topics(TopicListener),
+}
+
+impl Listening {
+    /// Ends it without a word to others, who are told themselves.
+    fn discard(self) {
+        match self {
+            Self::All(listener) => drop(listener.discard()),
+            Self::Topics(listener) => listener.discard(),
+        }
+    }
 }
 
 impl Tailer {
@@ -59,21 +82,55 @@ impl Tailer {
             Ok(next) => (next, None),
             Err(error) => (shared.visible.get(), Some(error)),
         };
+        let mut reader = Reader::new(shared, next);
+        reader.begins_anew(start == Start::Oldest);
         Self {
-            reader: Reader::new(shared, next),
+            reader,
             durable_only: false,
             refused,
+            registration: None,
             listener: None,
         }
     }
 
     /// Reads durable records only: never one that a power cut could undo.
     pub fn durable_only(mut self) -> Self {
+        self.forget_waiting();
         self.durable_only = true;
         self
     }
 
-    /// The offset of the next record.
+    /// Reads the records of `topic` only, without reading the others; asked for several topics, those
+    /// of all of them.
+    ///
+    /// A topic begins anew when it is deleted: [`Start::Oldest`] begins behind the deletion, and a
+    /// reader that had come less far gets the deletion as a record, and nothing from before it.
+    pub fn topic(mut self, topic: &Topic) -> Self {
+        self.forget_waiting();
+        self.reader.select(|filter| filter.add_topic(topic));
+        self
+    }
+
+    /// As [`topic`](Self::topic), for all topics whose names begin with `prefix`.
+    pub fn prefix(mut self, prefix: &str) -> Self {
+        self.forget_waiting();
+        self.reader.select(|filter| filter.add_prefix(prefix));
+        self
+    }
+
+    /// What it waits for is about to change.
+    fn forget_waiting(&mut self) {
+        self.stop_listening();
+        self.registration = None;
+    }
+
+    fn stop_listening(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            listener.discard();
+        }
+    }
+
+    /// The offset of the next record, or, of a reader of topics, one before which it has seen all.
     #[must_use]
     pub fn next_offset(&self) -> Offset {
         self.reader.next_offset()
@@ -86,12 +143,7 @@ impl Tailer {
     }
 
     fn watermark(&self) -> &Watermark {
-        let shared = self.reader.shared();
-        if self.durable_only {
-            &shared.durable
-        } else {
-            &shared.visible
-        }
+        self.reader.shared().watermark(self.durable_only)
     }
 
     /// The next record, if it is there already.
@@ -128,15 +180,20 @@ impl Tailer {
     fn poll_record(&mut self, cx: &mut Context<'_>) -> Poll<Result<Record, ReadError>> {
         loop {
             if let Some(record) = self.try_next().transpose() {
-                self.listener = None;
+                self.stop_listening();
                 return Poll::Ready(record);
             }
             match &mut self.listener {
                 // Look again: a record may have landed before we began to listen.
                 None => self.listener = Some(self.listen()),
-                Some(listener) => {
+                Some(Listening::All(listener)) => {
                     std::task::ready!(Pin::new(listener).poll(cx));
                     self.listener = None;
+                }
+                Some(Listening::Topics(listener)) => {
+                    let offset = std::task::ready!(listener.poll(cx));
+                    self.listener = None;
+                    self.reader.pass_to(offset);
                 }
             }
         }
@@ -153,17 +210,33 @@ impl Tailer {
             }
             let listener = self.listen();
             // Look again: a record may have landed before we began to listen.
-            if let Some(record) = self.try_next()? {
-                return Ok(record);
+            match self.try_next() {
+                Ok(None) => {}
+                found => {
+                    listener.discard();
+                    return found.map(|record| record.expect("there is one"));
+                }
             }
-            listener.wait();
+            match listener {
+                Listening::All(listener) => listener.wait(),
+                Listening::Topics(listener) => self.reader.pass_to(listener.wait()),
+            }
         }
     }
 
-    fn listen(&self) -> EventListener {
-        let listener = self.watermark().moved();
+    fn listen(&mut self) -> Listening {
+        let listening = match self.reader.filter() {
+            None => Listening::All(self.watermark().moved()),
+            Some(filter) => {
+                let (shared, durable_only) = (self.reader.shared(), self.durable_only);
+                let registration = self
+                    .registration
+                    .get_or_insert_with(|| Registration::new(shared, durable_only, filter));
+                Listening::Topics(registration.listen())
+            }
+        };
         self.reader.shared().watch();
-        listener
+        listening
     }
 
     /// After [`ReadError::Corrupt`] or [`ReadError::SegmentMissing`]: moves behind the damage, and
@@ -178,6 +251,12 @@ impl Tailer {
             self.reader.shared().give_up_last_segment();
         }
         self.reader.skip_damage(limit).unwrap_or(limit)
+    }
+}
+
+impl Drop for Tailer {
+    fn drop(&mut self) {
+        self.stop_listening();
     }
 }
 

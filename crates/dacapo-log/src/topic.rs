@@ -13,8 +13,8 @@ use crate::format;
 /// from clients, who must not be able to choose names that collide.
 static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// The hash of a topic's name, as [`Topic::hash`] has it.
-pub(crate) fn hash_of(name: &str) -> u64 {
+/// The hash of a topic's name, as a [`Topic`] keeps it.
+pub(crate) fn hash_of(name: &[u8]) -> u64 {
     HASHES.hash_one(name)
 }
 
@@ -51,7 +51,7 @@ impl Topic {
         match name.len() {
             0 => Err(TopicError::Empty),
             1..=Self::BYTES_MAX => Ok(Self {
-                hash: hash_of(name),
+                hash: hash_of(name.as_bytes()),
                 name: Arc::from(name),
             }),
             bytes => Err(TopicError::TooLong { bytes }),
@@ -63,6 +63,11 @@ impl Topic {
     #[inline]
     pub fn as_str(&self) -> &str {
         &self.name
+    }
+
+    #[inline]
+    pub(crate) fn name_hash(&self) -> u64 {
+        self.hash
     }
 }
 
@@ -141,7 +146,7 @@ mod tests {
     fn a_topic_is_equal_to_another_of_its_name() {
         let (one, other) = (Topic::new("a").unwrap(), Topic::new("a").unwrap());
         assert_eq!(one, other);
-        assert_eq!(one.hash, hash_of("a"));
+        assert_eq!(one.name_hash(), hash_of(b"a"));
         assert_ne!(one, Topic::new("b").unwrap());
     }
 

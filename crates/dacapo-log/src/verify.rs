@@ -10,6 +10,7 @@ use crate::log::{Log, Shared};
 use crate::meta;
 use crate::offset::{Offset, Start};
 use crate::segment::{self, SegmentFile};
+use crate::topics;
 
 /// How far a verification has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +178,10 @@ fn check_indexes(shared: &Shared, found: &mut Verification) {
                 0,
                 Damage::Index,
             ));
+        }
+        if topics::is_damaged(disk, &segment) {
+            let path = topics::path(dir, summary.base);
+            found.note(Corruption::new(&path, 0, Damage::Index));
         }
     }
 }

@@ -3,12 +3,14 @@
 //! One watermark says which records are visible, another which are durable. Waiting is always:
 //! look, listen, look again, wait.
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::ops::Range;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 
 use event_listener::{Event, EventListener};
 
 use crate::offset::Offset;
 use crate::sync::{AtomicBool, AtomicU64, fence};
+use crate::topics::TopicWaiters;
 
 /// All records before this point are so.
 #[derive(Debug)]
@@ -17,6 +19,10 @@ pub(crate) struct Watermark {
     /// Somebody began to listen since the last notification.
     awaited: AtomicBool,
     moved: Event,
+    /// Those who wait for records of some topics only.
+    topics: TopicWaiters,
+    /// The records before this were told to those, or are being told.
+    told: AtomicU64,
 }
 
 impl Watermark {
@@ -25,6 +31,8 @@ impl Watermark {
             next: AtomicU64::new(next.get()),
             awaited: AtomicBool::new(false),
             moved: Event::new(),
+            topics: TopicWaiters::default(),
+            told: AtomicU64::new(next.get()),
         }
     }
 
@@ -40,20 +48,41 @@ impl Watermark {
         self.next.store(next.get(), Release);
     }
 
-    /// Wakes all who wait, after the point has moved. With nobody waiting: a fence and a load.
+    /// Wakes those who wait for any record, after the point has moved. With nobody waiting: a fence and
+    /// two loads.
+    ///
+    /// Returns whether there is anybody who waits for records of some topics, and is to be told of
+    /// them.
     #[inline]
-    pub(crate) fn announce(&self) {
+    pub(crate) fn announce(&self) -> bool {
         // Pairs with the fence in `moved`: either we see the listener here, or it sees the new
         // point when it looks again. Without it both could miss each other (loom finds that).
         fence(SeqCst);
         if self.awaited.load(Relaxed) {
-            self.wake();
+            self.wake_everything();
         }
+        self.topics.are_there()
     }
 
     /// Wakes all who wait, though the point may not have moved: something else they look at did.
     #[cold]
     pub(crate) fn wake(&self) {
+        self.wake_everything();
+        self.topics.wake_all();
+    }
+
+    /// The records before `next` that nobody has told of yet: the caller does.
+    pub(crate) fn untold(&self, next: Offset) -> Range<Offset> {
+        let told = self.told.fetch_max(next.get(), AcqRel);
+        Offset::new(told)..next
+    }
+
+    pub(crate) fn topics(&self) -> &TopicWaiters {
+        &self.topics
+    }
+
+    #[cold]
+    fn wake_everything(&self) {
         // Before the notification: who begins to listen after it must find its flag standing.
         self.awaited.store(false, Relaxed);
         self.moved.notify(usize::MAX);
@@ -96,7 +125,7 @@ impl Watermark {
 
     /// Whether anybody waits for this point to move.
     pub(crate) fn is_waited_for(&self) -> bool {
-        self.moved.total_listeners() > 0
+        self.moved.total_listeners() > 0 || self.topics.are_waiting()
     }
 }
 

@@ -17,7 +17,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use dacapo_log::{Corruption, Log, Offset, OpenError, Options, ReadError, Start, verify};
+use dacapo_log::{Corruption, Log, Offset, OpenError, Options, ReadError, Start, Topic, verify};
 use support::random::Random;
 use support::tell;
 use tempfile::TempDir;
@@ -114,6 +114,7 @@ impl Use {
 struct SoundLog {
     files: Vec<SoundFile>,
     records: Vec<Vec<u8>>,
+    topics: Vec<Option<Topic>>,
 }
 
 struct SoundFile {
@@ -143,6 +144,7 @@ impl SoundLog {
         let log = options().open(dir.path()).unwrap();
         let mut random = Random(7);
         let mut records: Vec<Vec<u8>> = Vec::new();
+        let mut topics = Vec::new();
         while support::segments(dir.path()).len() < 5 || !records.len().is_multiple_of(400) {
             let mut record = || {
                 let bytes = random.index(400);
@@ -152,7 +154,14 @@ impl SoundLog {
                 0..8 => vec![record()],
                 _ => vec![record(), record()],
             };
-            log.append_batch(&batch).unwrap();
+            let topic = topic_of(topics.len());
+            match &topic {
+                None => log.append_batch(&batch).unwrap(),
+                Some(topic) => log
+                    .append_batch_to(batch.iter().map(|payload| (topic, payload)))
+                    .unwrap(),
+            };
+            topics.extend(batch.iter().map(|_| topic.clone()));
             records.extend(batch);
             if random.below(30) == 0 {
                 log.sync().unwrap();
@@ -172,7 +181,11 @@ impl SoundLog {
             .map(|file| file.records.clone().count() as u64)
             .sum();
         assert_eq!(held, records.len() as u64, "the page says where they are");
-        Self { files, records }
+        Self {
+            files,
+            records,
+            topics,
+        }
     }
 
     /// The bits to flip: of the end of the log, and of all kinds of files.
@@ -195,7 +208,7 @@ impl SoundLog {
         assert_eq!(left_bytes, 0, "there is so much");
         let mut random = Random(11);
         for other in 0..others {
-            let end = [".seg", ".idx", "meta"][other % 3];
+            let end = [".seg", ".idx", ".topics", "meta"][other % 4];
             let of_kind: Vec<usize> = (0..self.files.len())
                 .filter(|&file| self.files[file].name.ends_with(end))
                 .collect();
@@ -218,6 +231,12 @@ impl SoundLog {
     }
 }
 
+/// The topic of the batch that begins with this record.
+fn topic_of(record: usize) -> Option<Topic> {
+    let name = format!("topic {}", record % 7);
+    (!record.is_multiple_of(3)).then(|| Topic::new(name).unwrap())
+}
+
 fn options() -> Options {
     let segment_bytes = SEGMENT_BYTES as u64;
     support::quiet()
@@ -238,7 +257,9 @@ impl SoundFile {
             records: 0..0,
             sealed: false,
         };
-        if file.name.ends_with(".idx") {
+        if file.name.ends_with(".topics") {
+            file.uses[12..16].fill(Use::Nothing("the nonce of an index"));
+        } else if file.name.ends_with(".idx") {
             // With another one it passes for the index of an earlier segment, which nobody uses.
             file.uses[16..20].fill(Use::Nothing("the nonce of an index"));
         } else if file.name == "meta" {
@@ -362,7 +383,7 @@ impl<'a> Flipper<'a> {
         let found = verify(dir, |_| ()).unwrap_or_else(|error| panic!("{flip:?}: {error}"));
         let log = Log::options().open_read_only(dir).unwrap();
         let seen = self.read_all(&log, flip);
-        if sound.name.ends_with(".idx") {
+        if sound.name.ends_with(".idx") || sound.name.ends_with(".topics") {
             self.get_some(&log);
         }
 
@@ -488,6 +509,15 @@ impl<'a> Flipper<'a> {
         for offset in (0..self.sound.records.len()).step_by(41) {
             let record = log.get(Offset::new(offset as u64)).unwrap();
             assert_eq!(record.payload(), self.sound.records[offset]);
+        }
+        for number in 0..7 {
+            let topic = Topic::new(format!("topic {number}")).unwrap();
+            let read = log.replay(Start::Oldest).topic(&topic);
+            let read: Vec<u64> = read.map(|record| record.unwrap().offset().get()).collect();
+            let is_its = |of: &Option<Topic>| of.as_ref() == Some(&topic);
+            let sound = (0..).zip(&self.sound.topics).filter(|(_, of)| is_its(of));
+            let expected: Vec<u64> = sound.map(|(offset, _)| offset).collect();
+            assert_eq!(read, expected, "{topic}");
         }
     }
 

@@ -1,8 +1,17 @@
 //! Records of many topics in one log.
 
-use std::path::Path;
+mod support;
 
-use dacapo_log::{Log, Offset, Record, Start, Topic, repair};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::task::{Context, Poll, Wake, Waker};
+
+use dacapo_log::{Log, Offset, Options, ReadError, Record, Start, Tailer, Topic, repair, verify};
+use futures_core::Stream;
+use support::random::Random;
 
 fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
@@ -75,4 +84,462 @@ fn records_keep_their_topics_across_a_close_a_kill_and_a_repair() {
         drop(log);
         std::fs::remove_dir_all(&repaired).unwrap();
     }
+}
+
+/// A log beside what should be in it.
+struct Mirror {
+    records: Vec<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    topic: String,
+    payload: Vec<u8>,
+    is_deletion: bool,
+}
+
+/// What a reader is to see.
+enum Wish<'a> {
+    Topics(&'a [Topic]),
+    Prefix(&'a str),
+}
+
+impl Wish<'_> {
+    fn grants(&self, topic: &str) -> bool {
+        match self {
+            Self::Topics(topics) => topics.iter().any(|one| one.as_str() == topic),
+            Self::Prefix(prefix) => !topic.is_empty() && topic.starts_with(prefix),
+        }
+    }
+}
+
+impl Mirror {
+    /// Fills a log with some records of many topics, and many of some.
+    fn fill(log: &Log, random: &mut Random, appends: usize) -> Self {
+        let mut mirror = Self { records: vec![] };
+        for _ in 0..appends {
+            match random.index(40) {
+                0 => {
+                    let topic = some_topic(random);
+                    log.delete_topic(&topic).unwrap();
+                    mirror.push(topic.as_str(), vec![], true);
+                }
+                1..4 => {
+                    let payload = vec![7; random.index(300)];
+                    log.append(&payload).unwrap();
+                    mirror.push("", payload, false);
+                }
+                4..8 => {
+                    let batch: Vec<(Topic, Vec<u8>)> = (0..1 + random.index(9))
+                        .map(|i| (some_topic(random), vec![u8::try_from(i).unwrap(); 9]))
+                        .collect();
+                    log.append_batch_to(batch.iter().map(|(t, p)| (t, p)))
+                        .unwrap();
+                    for (topic, payload) in batch {
+                        mirror.push(topic.as_str(), payload, false);
+                    }
+                }
+                _ => {
+                    let (topic, payload) = (some_topic(random), vec![1; random.index(200)]);
+                    log.append_to(&topic, &payload).unwrap();
+                    mirror.push(topic.as_str(), payload, false);
+                }
+            }
+        }
+        mirror
+    }
+
+    fn push(&mut self, topic: &str, payload: Vec<u8>, is_deletion: bool) {
+        self.records.push(Entry {
+            topic: topic.to_owned(),
+            payload,
+            is_deletion,
+        });
+    }
+
+    /// Where the topic begins: behind its last deletion.
+    fn deletion(&self, topic: &str) -> Option<usize> {
+        let is_it = |entry: &Entry| entry.is_deletion && entry.topic == topic;
+        self.records.iter().rposition(is_it)
+    }
+
+    /// What a reader sees that begins at `from`, or with the oldest record.
+    fn seen(&self, wish: &Wish<'_>, from: Option<usize>) -> Vec<(usize, &Entry)> {
+        let wanted = |&(i, entry): &(usize, &Entry)| {
+            let alive = self
+                .deletion(&entry.topic)
+                .is_none_or(|deletion| match from {
+                    None => i > deletion,
+                    Some(_) => i >= deletion,
+                });
+            wish.grants(&entry.topic) && alive
+        };
+        let all = self.records.iter().enumerate().skip(from.unwrap_or(0));
+        all.filter(wanted).collect()
+    }
+
+    fn check(&self, log: &Log, random: &mut Random) {
+        for _ in 0..6 {
+            let topics: Vec<Topic> = (0..1 + random.index(3))
+                .map(|_| some_topic(random))
+                .collect();
+            let prefix = ["", "rooms:", "rooms:1", "u"][random.index(4)];
+            let from = (random.index(3) > 0).then(|| random.index(self.records.len() + 1));
+            let start = from.map_or(Start::Oldest, |from| Start::At(Offset::new(from as u64)));
+            for wish in [
+                Wish::Topics(&topics[..1]),
+                Wish::Topics(&topics),
+                Wish::Prefix(prefix),
+            ] {
+                let replay = log.replay(start);
+                let replay = match &wish {
+                    Wish::Topics(topics) => topics.iter().fold(replay, |r, topic| r.topic(topic)),
+                    Wish::Prefix(prefix) => replay.prefix(prefix),
+                };
+                let read: Vec<_> = replay.map(|read| entry_of(&read.unwrap())).collect();
+                let seen = self.seen(&wish, from);
+                let expected: Vec<_> = seen.iter().map(|&(i, e)| (i, e.clone())).collect();
+                assert_eq!(read, expected, "from {from:?}");
+            }
+            self.check_last(log, &topics[0]);
+        }
+        self.check_listing(log, "");
+        self.check_listing(log, "rooms:1");
+    }
+
+    fn check_last(&self, log: &Log, topic: &Topic) {
+        let last = log.last(topic).unwrap().map(|record| entry_of(&record));
+        let wish = Wish::Topics(std::slice::from_ref(topic));
+        let expected = self.seen(&wish, None).last().map(|&(i, e)| (i, e.clone()));
+        assert_eq!(last, expected, "{topic}");
+    }
+
+    fn check_listing(&self, log: &Log, prefix: &str) {
+        let mut expected: BTreeMap<&str, (u64, usize, usize)> = BTreeMap::new();
+        for (i, entry) in self.seen(&Wish::Prefix(prefix), None) {
+            let known = expected.entry(&entry.topic).or_insert((0, i, i));
+            *known = (known.0 + 1, known.1, i);
+        }
+        let listed: Vec<_> = log.topics().prefix(prefix).map(Result::unwrap).collect();
+        let ends = |offset: Offset| usize::try_from(offset.get()).unwrap();
+        let listed: Vec<_> = listed
+            .iter()
+            .map(|one| {
+                (
+                    one.topic.as_str(),
+                    (one.records, ends(one.first), ends(one.last)),
+                )
+            })
+            .collect();
+        assert_eq!(listed, expected.into_iter().collect::<Vec<_>>());
+    }
+}
+
+fn some_topic(random: &mut Random) -> Topic {
+    match random.index(4) {
+        0 => topic("users"),
+        1 => topic(&format!("rooms:{}", random.index(5))),
+        2 => topic(&format!("rooms:{}", random.index(400))),
+        _ => topic(&"x".repeat(1 + random.index(255))),
+    }
+}
+
+fn entry_of(record: &Record) -> (usize, Entry) {
+    let entry = Entry {
+        topic: record.topic().to_owned(),
+        payload: record.payload().to_vec(),
+        is_deletion: record.is_deletion(),
+    };
+    (usize::try_from(record.offset().get()).unwrap(), entry)
+}
+
+fn small() -> Options {
+    Log::options()
+        .segment_bytes_min(16 << 10)
+        .segment_bytes_max(64 << 10)
+}
+
+/// The topics files of a log.
+fn topics_files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let paths = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| path.extension().is_some_and(|ext| ext == "topics"))
+        .collect()
+}
+
+#[test]
+fn a_reader_of_topics_sees_their_records_wherever_the_index_comes_from() {
+    for seed in 0..support::by_hand("DACAPO_TOPIC_SEEDS", 2) {
+        let mut random = Random(seed);
+        let dir = tempfile::tempdir().unwrap();
+        let log = small().open(dir.path()).unwrap();
+        let mirror = Mirror::fill(&log, &mut random, 2000);
+        mirror.check(&log, &mut random);
+        let killed = copy_of(dir.path());
+        log.close().unwrap();
+        drop(log);
+        let files = topics_files(dir.path());
+        assert!(files.len() > 5, "sealed segments have topics files");
+
+        // In the process that goes on, and in another one, with the files.
+        mirror.check(&small().open(dir.path()).unwrap(), &mut random);
+        mirror.check(&small().open_read_only(dir.path()).unwrap(), &mut random);
+        // After a kill, some are not there.
+        mirror.check(&small().open_read_only(killed.path()).unwrap(), &mut random);
+        let recovered = small().open(killed.path()).unwrap();
+        mirror.check(&recovered, &mut random);
+        // Damaged, or gone.
+        for (i, file) in files.iter().enumerate() {
+            let mut bytes = fs::read(file).unwrap();
+            match i % 3 {
+                0 => fs::remove_file(file).unwrap(),
+                1 => {
+                    let at = random.index(bytes.len());
+                    bytes[at] ^= 1 << random.index(8);
+                    fs::write(file, bytes).unwrap();
+                }
+                _ => fs::write(file, &bytes[..random.index(bytes.len())]).unwrap(),
+            }
+        }
+        mirror.check(&small().open_read_only(dir.path()).unwrap(), &mut random);
+        let log = small().open(dir.path()).unwrap();
+        mirror.check(&log, &mut random);
+        log.close().unwrap();
+        // Who needed them has had them written again.
+        assert!(verify(dir.path(), |_| ()).unwrap().is_sound());
+        assert_eq!(topics_files(dir.path()).len(), files.len());
+    }
+}
+
+#[test]
+fn a_reader_of_topics_reports_damage_and_goes_on_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    let (lobby, other) = (topic("lobby"), topic("other"));
+    for i in 0..1000_u64 {
+        let to = if i % 10 == 0 { &lobby } else { &other };
+        log.append_to(to, format!("payload {i:050}").as_bytes())
+            .unwrap();
+    }
+    drop(log);
+    // One of the lobby's, and one of another topic.
+    for number in [500, 501] {
+        damage(dir.path(), format!("payload {number:050}").as_bytes());
+    }
+    for with_files in [true, false] {
+        if !with_files {
+            topics_files(dir.path())
+                .iter()
+                .for_each(|path| fs::remove_file(path).unwrap());
+        }
+        let log = Log::options().open_read_only(dir.path()).unwrap();
+        let mut replay = log.replay(Start::Oldest).topic(&lobby);
+        let before = replay.by_ref().map_while(Result::ok).count();
+        assert_eq!(before, 50);
+        // The iterator has ended with the error: the record is asked for again.
+        let next = replay.skip_damage().unwrap();
+        assert!(next > Offset::new(500), "behind the damage, at {next}");
+        let mut behind = vec![];
+        while let Some(read) = replay.next() {
+            match read {
+                Ok(record) => behind.push(record.offset().get()),
+                // Without an index, the other one is met as well.
+                Err(ReadError::Corrupt(damage)) => {
+                    assert_eq!(damage.offset, Some(Offset::new(501)));
+                    replay.skip_damage();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(behind, (51..100).map(|i| i * 10).collect::<Vec<_>>());
+    }
+}
+
+/// Changes a byte of the record with this payload.
+fn damage(dir: &Path, payload: &[u8]) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        let found = bytes
+            .windows(payload.len())
+            .position(|window| window == payload);
+        if let Some(at) = found.filter(|_| path.extension().is_some_and(|e| e == "seg")) {
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            return;
+        }
+    }
+    panic!("there is no such payload");
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Alarm(AtomicUsize);
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+/// A tailer that has caught up, and waits.
+struct Waiting {
+    tailer: Tailer,
+    alarm: Arc<Alarm>,
+}
+
+impl Waiting {
+    fn new(tailer: Tailer) -> Self {
+        let mut waiting = Self {
+            tailer,
+            alarm: Arc::default(),
+        };
+        assert_eq!(waiting.poll(), None);
+        waiting
+    }
+
+    /// Offset and payload of the next record, if it is there.
+    fn poll(&mut self) -> Option<u64> {
+        let waker = Waker::from(Arc::clone(&self.alarm));
+        let polled = std::pin::pin!(&mut self.tailer).poll_next(&mut Context::from_waker(&waker));
+        match polled {
+            Poll::Ready(record) => Some(record.unwrap().unwrap().offset().get()),
+            Poll::Pending => None,
+        }
+    }
+
+    fn alarms(&self) -> usize {
+        self.alarm.0.swap(0, SeqCst)
+    }
+}
+
+#[test]
+fn an_append_wakes_its_topics_tailers_and_those_of_everything_and_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    let (lobby, kitchen) = (topic("rooms:lobby"), topic("rooms:kitchen"));
+    let tail = || log.tail(Start::Latest);
+    let mut all = Waiting::new(tail());
+    let mut of_lobby = Waiting::new(tail().topic(&lobby));
+    let mut of_kitchen = Waiting::new(tail().topic(&kitchen));
+    let mut of_both = Waiting::new(tail().topic(&lobby).topic(&kitchen));
+    let mut of_rooms = Waiting::new(tail().prefix("rooms:"));
+    let of_users = Waiting::new(tail().prefix("users:"));
+
+    log.append_to(&lobby, b"hello").unwrap();
+    for (waiting, woken) in [
+        (&all, 1),
+        (&of_lobby, 1),
+        (&of_kitchen, 0),
+        (&of_both, 1),
+        (&of_rooms, 1),
+        (&of_users, 0),
+    ] {
+        assert_eq!(waiting.alarms(), woken);
+    }
+    for waiting in [&mut all, &mut of_lobby, &mut of_both, &mut of_rooms] {
+        assert_eq!((waiting.poll(), waiting.poll()), (Some(0), None));
+    }
+    log.append(b"of no topic").unwrap();
+    log.append_batch_to([(&topic("users:1"), "x"), (&kitchen, "y")])
+        .unwrap();
+
+    assert_eq!(of_lobby.alarms(), 0);
+    assert!(of_users.alarms() > 0 && of_both.alarms() > 0);
+    assert_eq!((of_kitchen.poll(), of_kitchen.poll()), (Some(3), None));
+    assert_eq!((of_both.poll(), of_both.poll()), (Some(3), None));
+    assert_eq!((of_rooms.poll(), of_rooms.poll()), (Some(3), None));
+    assert_eq!(
+        (all.poll(), all.poll(), all.poll()),
+        (Some(1), Some(2), Some(3))
+    );
+}
+
+#[test]
+fn a_durable_tailer_of_a_topic_is_woken_by_the_flush_of_its_records_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Log::options().flush(dacapo_log::Flush::OnDemand);
+    let log = options.open(dir.path()).unwrap();
+    let (lobby, kitchen) = (topic("lobby"), topic("kitchen"));
+    let mut of_lobby = Waiting::new(log.tail(Start::Latest).durable_only().topic(&lobby));
+    let of_kitchen = Waiting::new(log.tail(Start::Latest).durable_only().topic(&kitchen));
+
+    log.append_to(&lobby, b"hello").unwrap();
+    assert_eq!((of_lobby.alarms(), of_lobby.poll()), (0, None));
+    log.sync().unwrap();
+
+    assert_eq!((of_lobby.alarms(), of_kitchen.alarms()), (1, 0));
+    assert_eq!(of_lobby.poll(), Some(0));
+}
+
+#[test]
+fn a_tailer_in_another_process_is_woken_for_its_topic() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    log.append(b"first").unwrap();
+    let follower = Log::options().open_read_only(dir.path()).unwrap();
+    let lobby = topic("lobby");
+    let mut tailer = follower.tail(Start::Oldest).topic(&lobby);
+    let reading = std::thread::spawn(move || {
+        (
+            tailer.next_blocking().unwrap().offset(),
+            tailer.next_blocking().unwrap().offset(),
+        )
+    });
+    for i in 0..1000 {
+        let to = if i % 500 == 499 { "lobby" } else { "other" };
+        log.append_to(&topic(to), b"x").unwrap();
+    }
+    assert_eq!(
+        reading.join().unwrap(),
+        (Offset::new(500), Offset::new(1000))
+    );
+}
+
+#[test]
+fn tailers_of_a_hundred_topics_each_see_theirs_across_rolls() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    let topics: Vec<Topic> = (0..100).map(|i| topic(&format!("t{i}"))).collect();
+    std::thread::scope(|scope| {
+        for (i, topic) in topics.iter().enumerate() {
+            let mut tailer = log.tail(Start::Oldest).topic(topic);
+            scope.spawn(move || {
+                for round in 0..200 {
+                    let record = tailer.next_blocking().unwrap();
+                    assert_eq!(record.offset().get(), round * 100 + i as u64);
+                }
+            });
+        }
+        for _ in 0..200 {
+            for topic in &topics {
+                log.append_to(topic, &[0; 100]).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_tailer_meets_the_deletion_of_its_topic_and_then_its_new_life() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    let lobby = topic("lobby");
+    let mut tailer = log.tail(Start::Oldest).topic(&lobby);
+    log.append_to(&lobby, b"old").unwrap();
+    assert_eq!(tailer.next_blocking().unwrap().payload(), b"old");
+    log.delete_topic(&lobby).unwrap();
+    log.append_to(&lobby, b"new").unwrap();
+
+    assert!(tailer.next_blocking().unwrap().is_deletion());
+    assert_eq!(tailer.next_blocking().unwrap().payload(), b"new");
+    let from_oldest = log.replay(Start::Oldest).topic(&lobby);
+    assert_eq!(
+        texts(from_oldest.map(Result::unwrap)),
+        pairs(&[("lobby", "new")])
+    );
+    let resumed = log.replay(Start::At(Offset::ZERO)).topic(&lobby);
+    let expected = pairs(&[("lobby", ""), ("lobby", "new")]);
+    assert_eq!(texts(resumed.map(Result::unwrap)), expected);
 }

@@ -335,6 +335,33 @@ pub(crate) fn frame_bytes_of_word(word: u64) -> Option<usize> {
     })
 }
 
+/// A frame's kind and place, as they are without a look at its checksum.
+pub(crate) struct Peek {
+    pub(crate) kind: Kind,
+    pub(crate) relative: u32,
+    pub(crate) end: usize,
+}
+
+/// Looks at what seems to be a frame; `None` where nothing does.
+pub(crate) fn peek_frame(bytes: &[u8], position: usize) -> Option<Peek> {
+    let header = bytes.get(position..)?.get(..FRAME_ALIGN_BYTES)?;
+    let word = Word::parse(le!(u64, header, 0))?;
+    if word.kind == Kind::Pad {
+        return Some(Peek {
+            kind: Kind::Pad,
+            relative: 0,
+            end: next_sector(position + FRAME_ALIGN_BYTES),
+        });
+    }
+    let len = frame_bytes(word.label_bytes(), word.payload_bytes);
+    let frame = bytes[position..].get(..len)?;
+    Some(Peek {
+        kind: word.kind,
+        relative: le!(u32, frame, FRAME_SUMMED_FROM),
+        end: position + len,
+    })
+}
+
 /// Reads and verifies the frame at `position` of a segment's bytes.
 #[inline]
 pub(crate) fn decode_frame(bytes: &[u8], position: usize, nonce: u32) -> Result<Frame, NoFrame> {

@@ -18,7 +18,9 @@ mod frame;
 mod index;
 mod meta;
 mod nonce;
+mod postings;
 mod segment;
+mod topics;
 
 use crate::error::Damage;
 
@@ -26,12 +28,17 @@ pub(crate) use frame::{
     ABSENCE_PAYLOAD_BYTES, BEGIN_PAYLOAD_BYTES, Begin, COMMIT_WORD_BYTES, Frame, Kind,
     MARK_PAYLOAD_BYTES, NewFrame, NoFrame, PAD_WORD, TOPIC_BYTES_MAX, absence_of, base_of,
     decode_frame, durable_of, frame_bytes, frame_bytes_of_word, label_bytes, next_sector,
-    stamp_before, topic_before,
+    peek_frame, stamp_before, topic_before,
 };
 pub(crate) use index::{IndexPoint, decode_index, encode_index, index_nonce};
 pub(crate) use meta::{CleanEnd, EpochStart, META_EPOCHS_MAX, META_SLOT_BYTES, META_SLOTS, Meta};
 pub(crate) use nonce::nonce_of_frames;
+pub(crate) use postings::decode_postings;
 pub(crate) use segment::{FOOTER_BYTES, FOOTER_WORD, Footer, SEGMENT_HEADER_BYTES, SegmentHeader};
+pub(crate) use topics::{
+    DictionaryPage, NewEntry, TOPICS_HEADER_BYTES, TOPICS_PAGE_BYTES, TOPICS_PAGE_CONTENT_BYTES,
+    TopicEntry, TopicsFileBuilder, TopicsHeader, checked_page,
+};
 
 /// The checksums themselves: a fuzzer puts right ones on bytes that nobody wrote.
 #[cfg(fuzzing)]

@@ -117,7 +117,7 @@ pub(crate) fn seal_block(block: &mut [u8; 64]) {
     block[60..].copy_from_slice(&sum.to_le_bytes());
 }
 
-fn check_block(block: &[u8; 64]) -> Result<(), Damage> {
+pub(crate) fn check_block(block: &[u8; 64]) -> Result<(), Damage> {
     let (stored, computed) = (le!(u32, block, 60), crc32fast::hash(&block[..60]));
     if stored == computed {
         Ok(())

@@ -21,6 +21,7 @@ use crate::scan;
 use crate::segment;
 use crate::segment_writer;
 use crate::stamp::Stamp;
+use crate::topics;
 
 /// What the name of a segment ends with, before it gets its own.
 pub(super) const UNFINISHED: &str = ".repair";
@@ -355,6 +356,7 @@ impl<'a> Target<'a> {
                 self.unfinished(base),
                 segment::path(self.dir, base),
                 index::path(self.dir, base),
+                topics::path(self.dir, base),
             ] {
                 let _ = self.disk.remove(&path);
             }

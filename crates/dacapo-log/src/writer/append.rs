@@ -79,6 +79,8 @@ impl<'a> NewRecord<'a> {
 pub(super) struct Active {
     pub(super) writer: SegmentWriter,
     pub(super) first_timestamp_micros: u64,
+    /// Some of its frames have a topic or a stamp.
+    pub(super) is_labelled: bool,
     /// Behind this position, the next record gets a point in the index.
     pub(super) indexed_to: usize,
     /// Behind this position, the next segment is made ready.
@@ -108,13 +110,25 @@ impl Writer {
                 max: max as u64,
             });
         }
-        let appended = self.append_locked(&mut self.appender(), records, stamp, total);
+        let appended = self.append_locked(&mut self.appender(), records.clone(), stamp, total);
         match &appended {
-            Ok(_) => self.shared.visible.announce(),
+            Ok(offsets) if self.shared.visible.announce() => self.tell(offsets.start, records),
+            Ok(_) => {}
             Err(AppendError::Poisoned { .. }) => self.shared.durable.wake(),
             Err(_) => {}
         }
         appended
+    }
+
+    /// Wakes those who wait for records of the topics that were appended to.
+    #[cold]
+    fn tell<'a>(&self, first: Offset, records: impl Iterator<Item = NewRecord<'a>>) {
+        let waiters = self.shared.visible.topics();
+        for (i, record) in (0..).zip(records) {
+            if let Some(topic) = record.topic {
+                waiters.wake(topic.as_str().as_bytes(), topic.name_hash(), first.plus(i));
+            }
+        }
     }
 
     #[inline]
@@ -158,6 +172,7 @@ impl Writer {
         {
             return Err(self.failed_write(cause));
         }
+        active.is_labelled |= stamp.is_some() || records.clone().any(|r| r.topic.is_some());
         if start >= active.indexed_to || total >= scan::INDEX_STRIDE_BYTES {
             active.index(records, stamp, relative, start);
         }
@@ -234,7 +249,7 @@ impl Writer {
             .segments
             .go_on_in(writer.file_bytes(), &segment, filled);
         appender.names_changed = true;
-        if let Some(filled) = appender.segment.replace(Active::new(writer, 0)) {
+        if let Some(filled) = appender.segment.replace(Active::new(writer, 0, false)) {
             appender.filled_bytes = filled.writer.file_bytes();
             self.flusher.request();
         }
@@ -254,7 +269,8 @@ impl Writer {
         active.sealed = true;
         appender.unsynced.push(Arc::clone(active.writer.file()));
         self.shared.segments.seal(active.segment(), footer);
-        self.preparer.write_index(Arc::clone(active.segment()));
+        let order = (Arc::clone(active.segment()), active.is_labelled);
+        self.shared.order_index(&order.0, order.1);
         Ok(())
     }
 
@@ -271,12 +287,17 @@ impl Writer {
 }
 
 impl Active {
-    pub(super) fn new(writer: SegmentWriter, first_timestamp_micros: u64) -> Self {
+    pub(super) fn new(
+        writer: SegmentWriter,
+        first_timestamp_micros: u64,
+        is_labelled: bool,
+    ) -> Self {
         let prepare_from = usize::try_from(writer.file_bytes() / 2).expect("at most 1 GiB");
         let indexed_to = writer.position();
         Self {
             writer,
             first_timestamp_micros,
+            is_labelled,
             indexed_to,
             prepare_from,
             prepare_ordered: false,

@@ -20,6 +20,7 @@ impl Writer {
         self.flusher.stop();
         let closed = self.close_cleanly(&mut meta);
         self.preparer.stop();
+        self.shared.stop_indexing();
         drop(lock);
         self.shared.close();
         closed

@@ -20,7 +20,7 @@ impl Writer {
         let flushed = self.flush_in_turn(target);
         // Without the turn: a waker is code of the caller's.
         match &flushed {
-            Ok(_) => self.shared.durable.announce(),
+            Ok(_) => self.shared.announce(&self.shared.durable),
             Err(_) => self.shared.durable.wake(),
         }
         flushed

@@ -69,6 +69,7 @@ pub(crate) struct Resumption {
 pub(crate) struct ResumedSegment {
     pub(crate) writer: SegmentWriter,
     pub(crate) first_timestamp_micros: u64,
+    pub(crate) is_labelled: bool,
 }
 
 impl Writer {
@@ -83,7 +84,7 @@ impl Writer {
         let appender = Appender {
             segment: resumption
                 .segment
-                .map(|s| Active::new(s.writer, s.first_timestamp_micros)),
+                .map(|s| Active::new(s.writer, s.first_timestamp_micros, s.is_labelled)),
             next: resumption.next,
             last_timestamp_micros: resumption.last_timestamp_micros,
             filled_bytes: 0,

@@ -8,6 +8,7 @@ use crate::guard::{self, Guard};
 use crate::index;
 use crate::offset::Offset;
 use crate::segment;
+use crate::topics;
 
 impl Writer {
     /// Drops the segments that hold nothing but records before `before`; returns the oldest record
@@ -43,6 +44,7 @@ impl Writer {
     fn unlink(&self, dropped: &[(Offset, Offset)]) {
         let (disk, dir) = (&self.shared.disk, &self.shared.dir);
         for &(base, _) in dropped {
+            let _ = disk.remove(&topics::path(dir, base));
             let _ = disk.remove(&index::path(dir, base));
             let _ = disk.remove(&segment::path(dir, base));
         }

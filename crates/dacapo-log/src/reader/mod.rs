@@ -1,5 +1,7 @@
 //! One reader's way through the segments: the core that replay and tail share.
 
+mod selection;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,6 +11,9 @@ use crate::log::Shared;
 use crate::offset::{Checkpoint, Offset};
 use crate::record::{Record, RecordRef, Span};
 use crate::segment::{Found, Segment};
+use crate::topics::Filter;
+
+use self::selection::Selection;
 
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -21,6 +26,10 @@ pub(crate) struct Reader {
     span: Span,
     /// Lost records were reported last: there is no damage to be skipped.
     behind_gap: bool,
+    /// Deletions that were made before it began are no records to it.
+    begins_anew: bool,
+    /// `None`: every record is wanted.
+    selection: Option<Box<Selection>>,
 }
 
 #[derive(Debug)]
@@ -45,6 +54,8 @@ impl Reader {
             place: None,
             span,
             behind_gap: false,
+            begins_anew: false,
+            selection: None,
         }
     }
 
@@ -63,11 +74,42 @@ impl Reader {
         }
     }
 
+    /// Lets the reader see those records only that are asked for, `ask` after `ask`.
+    pub(crate) fn select(&mut self, ask: impl FnOnce(&mut Filter)) {
+        self.selection.get_or_insert_default().ask(ask);
+    }
+
+    /// Whether the reader begins with the first record of each topic, and not where it was told to.
+    pub(crate) fn begins_anew(&mut self, begins_anew: bool) {
+        self.begins_anew = begins_anew;
+    }
+
+    /// What the reader was asked to see; `None` for everything.
+    pub(crate) fn filter(&self) -> Option<&Filter> {
+        Some(self.selection.as_ref()?.filter())
+    }
+
+    /// There is no record that is wanted before `offset`.
+    pub(crate) fn pass_to(&mut self, offset: Offset) {
+        if offset > self.next {
+            self.next = offset;
+            self.place = None;
+        }
+    }
+
     /// Reads and verifies the next record, if there is one before `limit`: `true` if so.
     ///
     /// After an error the reader stands where it stood; behind [`ReadError::Lost`] records, however.
     #[inline]
     pub(crate) fn advance(&mut self, limit: Offset) -> Result<bool, ReadError> {
+        match &self.selection {
+            None => self.advance_to_any(limit),
+            Some(_) => self.advance_to_selected(limit),
+        }
+    }
+
+    #[inline]
+    fn advance_to_any(&mut self, limit: Offset) -> Result<bool, ReadError> {
         if self.next >= limit {
             return Ok(false);
         }

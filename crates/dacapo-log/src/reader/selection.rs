@@ -1,0 +1,236 @@
+//! Reading the records of some topics, without reading the others.
+//!
+//! What is wanted of a segment is looked up once, and then read record by record. Where a segment
+//! cannot say what it holds, because it is damaged or was repaired, all of it is read, so that what is
+//! lost is reported.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Place, Reader};
+use crate::error::ReadError;
+use crate::log::Shared;
+use crate::offset::Offset;
+use crate::segment::Segment;
+use crate::segments::Summary;
+use crate::topics::{self, Filter, Place as Wanted};
+
+/// What a reader wants, and what it knows of it.
+#[derive(Debug, Default)]
+pub(super) struct Selection {
+    filter: Filter,
+    /// By topic, the offset before which its records are dead; as of when reading began.
+    deletions: Option<HashMap<Vec<u8>, Offset>>,
+    /// The wanted records in one segment that were not read yet, the next one at the end.
+    places: Vec<Wanted>,
+    found_in: FoundIn,
+    /// Before this offset, `places` is all there is.
+    known_to: Offset,
+    /// Up to this offset, every record is read and looked at.
+    read_all_to: Offset,
+}
+
+/// The segment that was asked last.
+#[derive(Debug, Default)]
+struct FoundIn {
+    base: Offset,
+    /// Where it was walked: the positions are those of this mapping.
+    segment: Option<Arc<Segment>>,
+}
+
+impl Reader {
+    #[cold]
+    pub(super) fn advance_to_selected(&mut self, limit: Offset) -> Result<bool, ReadError> {
+        // Out of the way, so that both can be changed.
+        let mut selection = self.selection.take().expect("there is one");
+        let advanced = selection.advance(self, limit);
+        self.selection = Some(selection);
+        advanced
+    }
+
+    /// Stands on the next record, as far as its place is known.
+    fn stand_on(&mut self, found_in: &FoundIn, wanted: Wanted) -> Result<(), ReadError> {
+        let held = self.place.take().map(|place| place.segment);
+        let segment = match (&found_in.segment, held) {
+            (Some(segment), _) => Arc::clone(segment),
+            (None, Some(held)) if held.base() == found_in.base => held,
+            (None, _) => self.shared.segments.holding(self.next)?,
+        };
+        let position = match wanted.position {
+            Some(position) => Some(position as usize),
+            None => segment.seek(&self.shared.disk, wanted.relative),
+        };
+        // Without a position the record is looked for, with a look at every frame on the way.
+        self.place = position.map(|position| Place { segment, position });
+        Ok(())
+    }
+}
+
+impl Selection {
+    pub(super) fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// Asks for more.
+    pub(super) fn ask(&mut self, ask: impl FnOnce(&mut Filter)) {
+        let mut filter = std::mem::take(&mut self.filter);
+        ask(&mut filter);
+        // What was looked up was for less.
+        *self = Self {
+            filter,
+            ..Self::default()
+        };
+    }
+
+    fn advance(&mut self, reader: &mut Reader, limit: Offset) -> Result<bool, ReadError> {
+        while reader.next < limit {
+            if reader.next < self.read_all_to {
+                if reader.advance_to_any(limit.min(self.read_all_to))? && self.wants(reader) {
+                    return Ok(true);
+                }
+                continue;
+            }
+            let Some(&wanted) = self.places.last() else {
+                // Who waits keeps no segment mapped.
+                self.found_in.segment = None;
+                if reader.next < self.known_to {
+                    reader.pass_to(self.known_to.min(limit));
+                } else {
+                    self.look(reader)?;
+                }
+                continue;
+            };
+            let offset = self.found_in.base.plus(wanted.relative.into());
+            if offset < reader.next {
+                // Passed, with damage that was skipped.
+                self.places.pop();
+                continue;
+            }
+            if offset >= limit {
+                reader.pass_to(limit);
+                break;
+            }
+            reader.next = offset;
+            reader.stand_on(&self.found_in, wanted)?;
+            let is_there = reader.advance_to_any(offset.next())?;
+            self.places.pop();
+            if is_there && self.wants(reader) {
+                return Ok(true);
+            }
+            // Where it is not, a compaction has removed it since.
+            if is_there && !self.filter.matches(topic_of(reader)) {
+                // The file is whole, and lies.
+                self.places.clear();
+                self.read_all_to = self.known_to;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether the record that was read last is one to show.
+    fn wants(&self, reader: &Reader) -> bool {
+        let topic = topic_of(reader);
+        let deleted = self.deletions.as_ref().and_then(|of| of.get(topic));
+        self.filter.matches(topic) && deleted.is_none_or(|&deletion| reader.span.offset >= deletion)
+    }
+
+    /// Finds out what the segment of the next record holds.
+    fn look(&mut self, reader: &Reader) -> Result<(), ReadError> {
+        let shared = &reader.shared;
+        let oldest = shared.oldest();
+        if reader.next < oldest {
+            let requested = reader.next;
+            return Err(ReadError::Pruned { requested, oldest });
+        }
+        if self.deletions.is_none() {
+            let mut deletions = deletions(shared, &self.filter, reader.next)?;
+            if reader.begins_anew {
+                for deletion in deletions.values_mut() {
+                    *deletion = deletion.next();
+                }
+            }
+            self.deletions = Some(deletions);
+        }
+        let Some(summary) = shared.segments.summary_holding(reader.next) else {
+            // Reading on says what is missing.
+            self.read_all_to = reader.next.next();
+            return Ok(());
+        };
+        let sealed = summary.footer.as_ref();
+        if let Some(footer) = sealed
+            && (footer.gaps > 0 || footer.next <= reader.next)
+        {
+            self.read_all_to = footer.next.max(reader.next.next());
+            return Ok(());
+        }
+        let relative = u32::try_from(reader.next.since(summary.base)).unwrap_or(u32::MAX);
+        let end = sealed.map(|footer| footer.next);
+        let (filter, mut is_whole, mut known_to) = (&self.filter, true, end);
+        let mut walked = None;
+        let places = topics::ask(
+            shared,
+            &summary,
+            |file| file.places(filter, relative),
+            |index, segment| {
+                is_whole = !index.is_incomplete();
+                known_to = end.or(Some(summary.base.plus(index.next().into())));
+                walked = Some(Arc::clone(segment));
+                index.places(segment.published(), filter, relative)
+            },
+        )?;
+        let known_to = known_to.unwrap_or(reader.next);
+        if !is_whole || known_to <= reader.next {
+            self.read_all_to = known_to.max(reader.next.next());
+            return Ok(());
+        }
+        self.places = places;
+        self.places.reverse();
+        self.found_in = FoundIn {
+            base: summary.base,
+            segment: walked,
+        };
+        self.known_to = known_to;
+        Ok(())
+    }
+}
+
+fn topic_of(reader: &Reader) -> &[u8] {
+    reader.record_ref().topic().as_bytes()
+}
+
+/// The newest deletion of each topic that the filter lets through, from the segments that end behind
+/// `from`.
+fn deletions(
+    shared: &Shared,
+    filter: &Filter,
+    from: Offset,
+) -> Result<HashMap<Vec<u8>, Offset>, ReadError> {
+    let mut deletions = HashMap::new();
+    let behind = |summary: &Summary| summary.footer.as_ref().is_none_or(|f| f.next > from);
+    for summary in shared.segments.summaries().iter().filter(|s| behind(s)) {
+        let shares = topics::ask(
+            shared,
+            summary,
+            |file| match file.has_deletions() {
+                true => file.shares(filter),
+                false => Ok(Vec::new()),
+            },
+            |index, segment| match index.has_deletions() {
+                true => index.shares(segment.published(), filter),
+                false => Vec::new(),
+            },
+        );
+        let shares = match shares {
+            // Whoever reads it is told.
+            Err(ReadError::SegmentMissing { .. } | ReadError::Corrupt(_)) => continue,
+            shares => shares?,
+        };
+        for share in shares {
+            if let Some(deletion) = share.deletion {
+                // Oldest first, so that the newest stays.
+                deletions.insert(share.name, summary.base.plus(deletion.into()));
+            }
+        }
+    }
+    Ok(deletions)
+}

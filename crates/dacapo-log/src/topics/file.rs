@@ -1,0 +1,292 @@
+//! Reading the topics file of a sealed segment: one topic's records, or all names in order.
+//!
+//! Derived from the segment: where a page is missing or damaged, the segment itself is walked.
+
+use std::path::{Path, PathBuf};
+
+use super::filter::Filter;
+use super::index::{Place, Share};
+use crate::disk::{Disk, DiskFile};
+use crate::error::FileError;
+use crate::format::{
+    self, DictionaryPage, Footer, TOPICS_HEADER_BYTES, TOPICS_PAGE_BYTES,
+    TOPICS_PAGE_CONTENT_BYTES, TopicEntry, TopicsHeader,
+};
+use crate::offset::Offset;
+use crate::segment::Segment;
+
+pub(crate) const TOPICS_TEMPORARY: &str = "topics.tmp";
+pub(crate) const TOPICS_SUFFIX: &str = ".topics";
+
+/// The topics file that belongs to the segment file of this base.
+pub(crate) fn path(dir: &Path, base: Offset) -> PathBuf {
+    dir.join(format!("{base:020}{TOPICS_SUFFIX}"))
+}
+
+/// Writes a topics file; whole, or not there under its name.
+pub(crate) fn store(disk: &Disk, dir: &Path, base: Offset, bytes: &[u8]) -> Result<(), FileError> {
+    let mut file = disk.create(&dir.join(TOPICS_TEMPORARY))?;
+    file.write_at(bytes, 0)?;
+    file.sync_data()?;
+    file.rename(&path(dir, base))
+}
+
+/// Whether there is a topics file of this very segment, and it is not what the segment's frames give.
+/// One of an earlier segment of the same base, or from before a recovery has cut it, is no damage: it is
+/// not used.
+pub(crate) fn is_damaged(disk: &Disk, segment: &Segment) -> bool {
+    let (base, nonce) = (segment.base(), segment.nonce());
+    let Ok(bytes) = disk.read(&path(segment.dir(), base)) else {
+        return false;
+    };
+    // Of a damaged header, the nonce alone says whose it was.
+    if TopicsHeader::nonce_of(&bytes) != Some(nonce) {
+        return false;
+    }
+    let span = segment.end().map(|end| u32::try_from(end.since(base)));
+    let Some(Ok(span)) = span else {
+        return true;
+    };
+    let header = bytes
+        .first_chunk()
+        .and_then(|h| TopicsHeader::decode(h, nonce));
+    if header.is_some_and(|header| header.span != span) {
+        return false;
+    }
+    let expected = segment.with_topics(|index| index.encode(segment.published(), nonce, span));
+    expected.is_none_or(|expected| expected != bytes)
+}
+
+/// It does not say what was asked: the segment has to.
+#[derive(Debug)]
+pub(crate) struct Unusable;
+
+type Usable<T> = Result<T, Unusable>;
+
+/// The open topics file of a segment.
+#[derive(Debug)]
+pub(crate) struct TopicsFile {
+    file: DiskFile,
+    header: TopicsHeader,
+}
+
+impl TopicsFile {
+    /// Opens the file of a sealed segment, if there is one of this very segment as it was sealed: a
+    /// recovery may have cut it since.
+    pub(crate) fn open(disk: &Disk, dir: &Path, footer: &Footer) -> Usable<Self> {
+        let file = disk.open(&path(dir, footer.base)).map_err(|_| Unusable)?;
+        let mut bytes = [0; TOPICS_HEADER_BYTES];
+        file.read_at(&mut bytes, 0).map_err(|_| Unusable)?;
+        let header = TopicsHeader::decode(&bytes, footer.nonce).ok_or(Unusable)?;
+        let span = footer.next.since(footer.base);
+        let whole = u64::from(header.span) == span
+            && file.bytes().is_ok_and(|bytes| bytes == header.file_bytes());
+        whole.then_some(Self { file, header }).ok_or(Unusable)
+    }
+
+    /// Whether a topic of the segment was deleted in it.
+    pub(crate) fn has_deletions(&self) -> bool {
+        self.header.deletions > 0
+    }
+
+    fn page(&self, number: usize, page: &mut Page) -> Usable<()> {
+        if page.number == Some(number) {
+            return Ok(());
+        }
+        page.number = None;
+        let position = TOPICS_HEADER_BYTES + number * TOPICS_PAGE_BYTES;
+        let read = self.file.read_at(&mut page.bytes[..], position as u64);
+        read.map_err(|_| Unusable)?;
+        format::checked_page(self.header.nonce, number, &page.bytes).ok_or(Unusable)?;
+        page.number = Some(number);
+        Ok(())
+    }
+
+    /// The last dictionary page whose first name is not behind `name`.
+    fn page_of(&self, name: &[u8], page: &mut Page) -> Usable<usize> {
+        let (mut low, mut high) = (0, self.header.dictionary_pages as usize);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            self.page(middle, page)?;
+            let first = DictionaryPage::first_name(page.content()).ok_or(Unusable)?;
+            if first <= name {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// The entries whose names are not before `name`, in order.
+    pub(crate) fn entries_from(&self, name: &[u8]) -> Usable<Entries> {
+        let mut page = Page::default();
+        let number = self.page_of(name, &mut page)?;
+        let mut entries = Entries {
+            next_page: number,
+            queue: Vec::new(),
+            page,
+        };
+        entries.fill(self)?;
+        while entries
+            .queue
+            .last()
+            .is_some_and(|entry| &entry.name[..] < name)
+        {
+            entries.queue.pop();
+            if entries.queue.is_empty() {
+                entries.fill(self)?;
+            }
+        }
+        Ok(entries)
+    }
+
+    fn find(&self, name: &[u8]) -> Usable<Option<TopicEntry>> {
+        let found = self.entries_from(name)?.next(self)?;
+        Ok(found.filter(|entry| entry.name == name))
+    }
+
+    fn entries_of(&self, filter: &Filter) -> Usable<Vec<TopicEntry>> {
+        let mut found = Vec::new();
+        for topic in filter.topics() {
+            found.extend(self.find(topic.as_str().as_bytes())?);
+        }
+        for prefix in filter.prefixes() {
+            let mut entries = self.entries_from(prefix.as_bytes())?;
+            while let Some(entry) = entries.next(self)? {
+                if !entry.name.starts_with(prefix.as_bytes()) {
+                    break;
+                }
+                found.push(entry);
+            }
+        }
+        Ok(found)
+    }
+
+    fn postings(&self, entry: &TopicEntry, page: &mut Page) -> Usable<Vec<u32>> {
+        let mut bytes = Vec::with_capacity(entry.postings_bytes as usize);
+        let range = entry.postings_at as usize..(entry.postings_at + entry.postings_bytes) as usize;
+        self.read_stream(self.header.postings_page(), range, page, &mut bytes)?;
+        format::decode_postings(&bytes, entry.count, self.header.span).ok_or(Unusable)
+    }
+
+    /// Bytes of a section that runs over pages.
+    fn read_stream(
+        &self,
+        first_page: usize,
+        range: std::ops::Range<usize>,
+        page: &mut Page,
+        into: &mut Vec<u8>,
+    ) -> Usable<()> {
+        let mut at = range.start;
+        while at < range.end {
+            self.page(first_page + at / TOPICS_PAGE_CONTENT_BYTES, page)?;
+            let start = at % TOPICS_PAGE_CONTENT_BYTES;
+            let end = TOPICS_PAGE_CONTENT_BYTES.min(start + range.end - at);
+            into.extend_from_slice(&page.content()[start..end]);
+            at += end - start;
+        }
+        Ok(())
+    }
+
+    /// The records at or behind `from` that the filter lets through, ascending.
+    pub(crate) fn places(&self, filter: &Filter, from: u32) -> Usable<Vec<Place>> {
+        let mut places = Vec::new();
+        let mut page = Page::default();
+        for entry in self.entries_of(filter)? {
+            let postings = self.postings(&entry, &mut page)?;
+            let behind = postings.partition_point(|&relative| relative < from);
+            places.extend(postings[behind..].iter().map(|&relative| Place {
+                relative,
+                position: None,
+            }));
+        }
+        places.sort_unstable_by_key(|place| place.relative);
+        Ok(places)
+    }
+
+    /// What the segment has of one topic.
+    pub(crate) fn share(&self, name: &[u8]) -> Usable<Option<Share>> {
+        let entry = self.find(name)?;
+        let share = entry.map(|entry| self.share_of(entry, &mut Page::default()));
+        share.transpose()
+    }
+
+    /// What the segment has of the topics that the filter lets through.
+    pub(crate) fn shares(&self, filter: &Filter) -> Usable<Vec<Share>> {
+        let mut page = Page::default();
+        let entries = self.entries_of(filter)?.into_iter();
+        entries
+            .map(|entry| self.share_of(entry, &mut page))
+            .collect()
+    }
+
+    pub(crate) fn share_of(&self, entry: TopicEntry, page: &mut Page) -> Usable<Share> {
+        let postings = self.postings(&entry, page)?;
+        let records = match entry.is_deleted {
+            true => postings.get(1..).ok_or(Unusable)?,
+            false => &postings[..],
+        };
+        let ends = records.first().zip(records.last());
+        Ok(Share {
+            deletion: postings.first().copied().filter(|_| entry.is_deleted),
+            records: u32::try_from(records.len()).map_err(|_| Unusable)?,
+            ends: ends.map(|(&first, &last)| (first, last)),
+            name: entry.name,
+        })
+    }
+}
+
+/// A page that was read and checked.
+#[derive(Debug)]
+pub(crate) struct Page {
+    number: Option<usize>,
+    bytes: Box<[u8; TOPICS_PAGE_BYTES]>,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self {
+            number: None,
+            bytes: Box::new([0; TOPICS_PAGE_BYTES]),
+        }
+    }
+}
+
+impl Page {
+    fn content(&self) -> &[u8] {
+        &self.bytes[..TOPICS_PAGE_CONTENT_BYTES]
+    }
+}
+
+/// A place in the dictionary, which moves forward.
+#[derive(Debug)]
+pub(crate) struct Entries {
+    next_page: usize,
+    /// Those of the page that was read last, the next one at the end.
+    queue: Vec<TopicEntry>,
+    page: Page,
+}
+
+impl Entries {
+    fn fill(&mut self, file: &TopicsFile) -> Usable<()> {
+        while self.queue.is_empty() && self.next_page < file.header.dictionary_pages as usize {
+            file.page(self.next_page, &mut self.page)?;
+            self.next_page += 1;
+            let mut page = DictionaryPage::new(self.page.content()).ok_or(Unusable)?;
+            while let Some(entry) = page.next_entry().ok_or(Unusable)? {
+                self.queue.push(entry);
+            }
+            self.queue.reverse();
+        }
+        Ok(())
+    }
+
+    /// The next entry, if there is one.
+    pub(crate) fn next(&mut self, file: &TopicsFile) -> Usable<Option<TopicEntry>> {
+        if self.queue.is_empty() {
+            self.fill(file)?;
+        }
+        Ok(self.queue.pop())
+    }
+}
