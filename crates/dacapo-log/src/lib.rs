@@ -35,6 +35,7 @@
 compile_error!("dacapo-log maps and allocates files in ways that it knows of 64-bit Linux only");
 
 mod clock;
+mod compaction;
 #[cfg(not(simulation))]
 mod disk;
 #[cfg(simulation)]
@@ -70,6 +71,7 @@ mod repair;
 mod replay;
 mod scan;
 mod segment;
+mod segment_builder;
 mod segment_writer;
 mod segments;
 #[cfg(simulation)]
@@ -89,6 +91,7 @@ mod verify;
 mod watermark;
 mod writer;
 
+pub use compaction::{CompactError, Compacted};
 pub use error::{
     AppendError, Corruption, Damage, FileError, OpenError, ReadError, RepairError, SyncError,
     TopicError,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, PoisonError};
 
+use crate::compaction::{CompactError, Compacted};
 use crate::disk::Disk;
 use crate::error::{AppendError, Corruption, FileError, OpenError, ReadError, SyncError};
 use crate::follower::{self, Follower};
@@ -29,6 +30,7 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::tailer::Tailer;
 use crate::topic::{self, Topic};
 use crate::topics::{self, Topics};
+use crate::verify::Progress;
 use crate::watermark::Watermark;
 use crate::writer::{Custody, NewRecord, ResumedSegment, Resumption, Writer};
 
@@ -551,6 +553,45 @@ impl Log {
     /// [`SyncError::Poisoned`] if a write or sync has failed.
     pub fn prune(&self, before: Offset) -> Result<Offset, SyncError> {
         self.sync_writer()?.prune(before)
+    }
+
+    /// Gives back the space of records of deleted topics, and of those beyond a
+    /// [limit](Options::topic_limit): rewrites each segment that holds any. Offsets stay; readers of the
+    /// whole log pass over what is gone, and [`get`](Self::get) says [`ReadError::Removed`].
+    ///
+    /// Readers and appends go on meanwhile. One segment at a time is written anew, next to the old one,
+    /// so that there must be space for the largest. Waits for the disk.
+    ///
+    /// ```
+    /// use dacapo_log::{Log, Start, Topic};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path())?;
+    /// let (lobby, kitchen) = (Topic::new("lobby")?, Topic::new("kitchen")?);
+    /// log.append_batch_to([(&lobby, "hello"), (&kitchen, "tea?")])?;
+    /// log.delete_topic(&lobby)?;
+    ///
+    /// let compacted = log.compact(|progress| eprintln!("{} records", progress.checked_bytes))?;
+    /// assert_eq!(compacted.records, 2); // what was deleted, and the deletion
+    /// assert_eq!(log.replay(Start::Oldest).count(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`CompactError`]. Nothing is lost; segments that were finished stay compacted.
+    pub fn compact(&self, progress: impl FnMut(Progress)) -> Result<Compacted, CompactError> {
+        let writer = self.sync_writer()?;
+        writer.roll_now()?;
+        writer.flush()?;
+        writer.compact(0, progress)
+    }
+
+    /// As [`compact`](Self::compact), but of what is durable and sealed already, as in the background.
+    #[cfg(any(test, simulation))]
+    pub(crate) fn compact_wasted(&self, wasted_percent: u64) -> Result<Compacted, CompactError> {
+        self.sync_writer()?.compact(wasted_percent, |_| ())
     }
 
     fn sync_writer(&self) -> Result<&Arc<Writer>, SyncError> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::compaction::TopicLimits;
 use crate::error::OpenError;
 use crate::format;
 use crate::log::Log;
@@ -56,6 +57,7 @@ pub struct Options {
     pub(crate) segment_bytes_max: u64,
     pub(crate) flush: Flush,
     pub(crate) write_path: WritePath,
+    pub(crate) topic_limits: TopicLimits,
 }
 
 impl Default for Options {
@@ -65,6 +67,7 @@ impl Default for Options {
             segment_bytes_max: 64 << 20,
             flush: Flush::Interval(Duration::from_secs(1)),
             write_path: WritePath::Auto,
+            topic_limits: TopicLimits::default(),
         }
     }
 }
@@ -96,6 +99,16 @@ impl Options {
     /// The way to the page cache; [`WritePath::Auto`] by default.
     pub fn write_path(mut self, path: WritePath) -> Self {
         self.write_path = path;
+        self
+    }
+
+    /// Keeps the newest `records` of each topic whose name begins with `prefix`; all by default. Of
+    /// several prefixes of a name, the longest counts.
+    ///
+    /// 1 keeps the last record by key, the topic being the key. Older records go with a
+    /// [compaction](Log::compact), and can be read until then.
+    pub fn topic_limit(mut self, prefix: &str, records: u64) -> Self {
+        self.topic_limits.set(prefix, records);
         self
     }
 

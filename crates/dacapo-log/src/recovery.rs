@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::clock;
+use crate::compaction;
 use crate::disk::Disk;
 use crate::error::{Corruption, Damage, FileError, OpenError, SegmentError};
 use crate::format::{self, CleanEnd, EpochStart, Footer, Meta};
@@ -24,11 +25,12 @@ use crate::segment_writer;
 use crate::topics;
 
 /// Files that work in progress leaves behind when a crash interrupts it.
-pub(crate) const TEMPORARIES: [&str; 4] = [
+pub(crate) const TEMPORARIES: [&str; 5] = [
     prepare::PREPARED_FILE,
     meta::META_TEMPORARY,
     index::INDEX_TEMPORARY,
     topics::TOPICS_TEMPORARY,
+    compaction::COMPACTED_TEMPORARY,
 ];
 
 /// A log as it stands after recovery.

@@ -109,6 +109,19 @@ impl Segments {
         list.keep_warm(Arc::clone(segment));
     }
 
+    /// A compaction has put another file in the place of a sealed segment's. Who reads the old one goes
+    /// on with it.
+    pub(crate) fn replace(&self, file_bytes: u64, footer: Footer) {
+        let mut list = self.list();
+        let base = footer.base;
+        if let Some(entry) = list.entries.get_mut(&base) {
+            entry.file_bytes = file_bytes;
+            entry.footer = Some(footer);
+            entry.mapped = Weak::new();
+        }
+        list.warm.retain(|warm| warm.base() != base);
+    }
+
     /// The segment that holds `offset`, or will: the last one that begins at or before it.
     pub(crate) fn holding(&self, offset: Offset) -> Result<Arc<Segment>, ReadError> {
         let gone = || ReadError::SegmentMissing {
@@ -135,6 +148,12 @@ impl Segments {
             Err(e) if e.is_not_found() => return Err(gone()),
             file => SegmentFile::inspect(file?, base, Some(self.log_id))?,
         };
+        let known_nonce = footer.nonce;
+        let footer = match &file.footer {
+            // A compaction, perhaps in another process, has put this file in place.
+            Some(now) if now.nonce != footer.nonce && now.next == footer.next => now.clone(),
+            _ => footer,
+        };
         // The footer itself may have gone since, or never have been there: see `follower::open`.
         if file.header.nonce != footer.nonce || footer.end_position as usize > file.frames_end() {
             let position = file.frames_end();
@@ -143,6 +162,16 @@ impl Segments {
         let segment = Arc::new(Segment::sealed(&file, &footer)?);
         let mut list = self.list();
         if let Some(entry) = list.entries.get_mut(&base) {
+            if entry
+                .footer
+                .as_ref()
+                .is_none_or(|now| now.nonce != known_nonce)
+            {
+                // Another file has been put in place meanwhile; this one says the same.
+                return Ok(segment);
+            }
+            entry.file_bytes = file.header.file_bytes;
+            entry.footer = Some(footer);
             entry.mapped = Arc::downgrade(&segment);
         }
         list.keep_warm(Arc::clone(&segment));

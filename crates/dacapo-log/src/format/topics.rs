@@ -18,9 +18,9 @@ pub(crate) const TOPICS_PAGE_CONTENT_BYTES: usize = TOPICS_PAGE_BYTES - 4;
 const DICTIONARY_HEAD_BYTES: usize = 12;
 /// Relative offset and stamp of a producer's newest append.
 pub(crate) const PRODUCER_BYTES: usize = 4 + 16 + 8 + 8;
-/// What an entry takes at the most: two lengths, a name, two numbers of 7 bits a byte.
+/// What an entry takes at the most: two lengths, a name, three numbers of 7 bits a byte.
 const _: () =
-    assert!(2 + TOPIC_BYTES_MAX + 2 * 5 + DICTIONARY_HEAD_BYTES <= TOPICS_PAGE_CONTENT_BYTES);
+    assert!(2 + TOPIC_BYTES_MAX + 3 * 5 + DICTIONARY_HEAD_BYTES <= TOPICS_PAGE_CONTENT_BYTES);
 
 /// The first bytes of a topics file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +107,8 @@ pub(crate) struct TopicEntry {
     pub(crate) name: Vec<u8>,
     /// The first of its postings is its deletion.
     pub(crate) is_deleted: bool,
+    /// How many records before the deletion the segment still has.
+    pub(crate) dropped: u32,
     /// How many postings it has.
     pub(crate) count: u32,
     /// Where they lie in the bytes of all postings.
@@ -118,6 +120,7 @@ pub(crate) struct TopicEntry {
 pub(crate) struct NewEntry<'a> {
     pub(crate) name: &'a [u8],
     pub(crate) is_deleted: bool,
+    pub(crate) dropped: u32,
     pub(crate) postings: &'a [u32],
 }
 
@@ -160,6 +163,9 @@ impl TopicsFileBuilder {
         let tail = |into: &mut Vec<u8>| {
             push_number(into, count << 1 | u64::from(entry.is_deleted));
             push_number(into, postings_bytes);
+            if entry.is_deleted {
+                push_number(into, entry.dropped.into());
+            }
         };
         let mut bytes = entry_name(&self.previous, entry.name);
         tail(&mut bytes);
@@ -316,10 +322,16 @@ impl<'a> DictionaryPage<'a> {
         self.name.truncate(shared.into());
         self.name.extend_from_slice(name);
         let (count, bytes) = (take_number(&mut rest)?, take_number(&mut rest)?);
+        let is_deleted = count & 1 == 1;
+        let dropped = match is_deleted {
+            true => take_number(&mut rest)?,
+            false => 0,
+        };
         self.rest = rest;
         let entry = TopicEntry {
             name: self.name.clone(),
-            is_deleted: count & 1 == 1,
+            is_deleted,
+            dropped: u32::try_from(dropped).ok()?,
             count: u32::try_from(count >> 1).ok()?,
             postings_at: self.postings_at,
             postings_bytes: u32::try_from(bytes).ok()?,

@@ -6,30 +6,20 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::clock;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 use crate::error::FileError;
-use crate::format::{
-    self, Begin, CleanEnd, EpochStart, Footer, Frame, IndexPoint, Kind, Meta, NewFrame, PAGE_BYTES,
-    SegmentHeader,
-};
+use crate::format::{self, Begin, CleanEnd, EpochStart, Footer, Frame, Kind, Meta, NewFrame};
 use crate::index;
 use crate::meta::MetaFile;
 use crate::offset::{Epoch, Offset};
 use crate::recovery;
-use crate::scan;
 use crate::segment;
-use crate::segment_writer;
+use crate::segment_builder::SegmentBuilder;
 use crate::stamp::Stamp;
 use crate::topics;
 
 /// What the name of a segment ends with, before it gets its own.
 pub(super) const UNFINISHED: &str = ".repair";
-
-/// Written at a time.
-const PIECE_BYTES: usize = 1 << 20;
-/// No frame of a segment ends behind this.
-const POSITION_MAX: u64 = format::SEGMENT_BYTES_MAX - format::FOOTER_PAGE_BYTES as u64;
 
 pub(super) struct Target<'a> {
     disk: &'a Disk,
@@ -39,7 +29,7 @@ pub(super) struct Target<'a> {
     /// The offset behind all that was taken, records of an incomplete batch included.
     next: Offset,
     last_timestamp_micros: u64,
-    open: Option<OpenSegment>,
+    open: Option<SegmentBuilder>,
     /// The next record goes into a new segment.
     rolls: bool,
     /// Records that are gone, not written yet: more may follow.
@@ -79,20 +69,6 @@ impl BatchRecord {
             ..NewFrame::plain(self.kind, relative, self.timestamp_micros, &self.payload)
         }
     }
-}
-
-struct OpenSegment {
-    file: DiskFile,
-    base: Offset,
-    nonce: u32,
-    /// Encoded, and not written yet.
-    piece: Vec<u8>,
-    /// Where the next frame goes.
-    position: usize,
-    first_timestamp_micros: u64,
-    gaps: u32,
-    points: Vec<IndexPoint>,
-    indexed_to: usize,
 }
 
 impl<'a> Target<'a> {
@@ -189,18 +165,13 @@ impl<'a> Target<'a> {
         let open = self.open.as_mut().expect("there is room in it");
         let last = batch.len() - 1;
         for (i, record) in batch.iter().enumerate() {
-            let offset = first.plus(i as u64);
-            open.index(offset);
-            open.write(&NewFrame {
+            open.push(&NewFrame {
                 continues: i < last,
-                ..record.frame(open.relative(offset))
+                ..record.frame(open.relative(first.plus(i as u64)))
             })?;
             self.records += 1;
             self.payload_bytes += record.payload.len() as u64;
             self.last_timestamp_micros = record.timestamp_micros;
-            if open.first_timestamp_micros == 0 {
-                open.first_timestamp_micros = record.timestamp_micros;
-            }
         }
         Ok(())
     }
@@ -212,10 +183,9 @@ impl<'a> Target<'a> {
         let bytes = format::frame_bytes(0, format::ABSENCE_PAYLOAD_BYTES);
         self.make_room(gap.start, gap.start.next(), bytes)?;
         let open = self.open.as_mut().expect("there is room in it");
-        open.gaps += 1;
         let (relative, to) = (open.relative(gap.start), gap.end.get().to_le_bytes());
         let timestamp_micros = self.last_timestamp_micros;
-        open.write(&NewFrame::plain(Kind::Gap, relative, timestamp_micros, &to))
+        open.push(&NewFrame::plain(Kind::Gap, relative, timestamp_micros, &to))
     }
 
     /// Copies the frame that stands for removed records up to `to`.
@@ -234,18 +204,14 @@ impl<'a> Target<'a> {
         removed.payload = to.get().to_le_bytes().to_vec();
         self.make_room(self.next, self.next.next(), removed.frame(0).bytes())?;
         let open = self.open.as_mut().expect("there is room in it");
-        open.write(&removed.frame(open.relative(self.next)))?;
+        open.push(&removed.frame(open.relative(self.next)))?;
         self.next = to;
         Ok(())
     }
 
     /// Sees to an open segment that takes `bytes` of frames, for the offsets from `from` to `to`.
     fn make_room(&mut self, from: Offset, to: Offset, bytes: usize) -> Result<(), FileError> {
-        let fits = |open: &OpenSegment| {
-            let end = (open.position + bytes) as u64;
-            end <= POSITION_MAX && to.since(open.base) < u64::from(u32::MAX)
-        };
-        if !self.open.as_ref().is_some_and(fits) {
+        if !self.open.as_ref().is_some_and(|open| open.fits(bytes, to)) {
             self.seal(from)?;
             self.begin(from)?;
         }
@@ -253,63 +219,32 @@ impl<'a> Target<'a> {
     }
 
     fn begin(&mut self, base: Offset) -> Result<(), FileError> {
-        let mut open = OpenSegment {
-            file: self.disk.create(&self.unfinished(base))?,
-            base,
-            nonce: self.disk.random_u32(),
-            piece: Vec::new(),
-            position: format::FRAMES_START,
-            first_timestamp_micros: 0,
-            gaps: 0,
-            points: Vec::new(),
-            indexed_to: 0,
-        };
-        self.bases.push(base);
         let begin = Begin {
             base,
             epoch: self.epoch,
             durable: base,
         };
-        let (now, begin) = (self.last_timestamp_micros, begin.encode());
-        open.write(&NewFrame::plain(Kind::Begin, 0, now, &begin))?;
-        self.open = Some(open);
+        let (path, now) = (self.unfinished(base), self.last_timestamp_micros);
+        self.bases.push(base);
+        self.open = Some(SegmentBuilder::create(
+            self.disk,
+            &path,
+            self.log_id,
+            &begin,
+            now,
+        )?);
         Ok(())
     }
 
     /// Completes the open segment, which ends before `next`, and makes it durable.
     fn seal(&mut self, next: Offset) -> Result<(), FileError> {
-        let Some(mut open) = self.open.take() else {
+        let Some(open) = self.open.take() else {
             return Ok(());
         };
-        open.write_piece()?;
-        let least = format::SEGMENT_BYTES_MIN - format::FOOTER_PAGE_BYTES as u64;
-        let frames_end = (open.position.next_multiple_of(PAGE_BYTES) as u64).max(least);
-        let header = SegmentHeader {
-            nonce: open.nonce,
-            log_id: self.log_id,
-            epoch: self.epoch,
-            file_bytes: frames_end + format::FOOTER_PAGE_BYTES as u64,
-            created_micros: clock::now_micros(),
-        };
-        let footer = Footer {
-            base: open.base,
-            next,
-            end_position: u32::try_from(open.position).expect("at most 1 GiB"),
-            nonce: open.nonce,
-            first_timestamp_micros: open.first_timestamp_micros,
-            last_timestamp_micros: self.last_timestamp_micros,
-            epoch: self.epoch,
-            gaps: open.gaps,
-        };
-        open.file.write_at(&header.encode(), 0)?;
-        // The whole page, which gives the file its length.
-        open.file
-            .write_at(&[0; format::FOOTER_PAGE_BYTES], frames_end)?;
-        let frames_end = usize::try_from(frames_end).expect("at most 1 GiB");
-        segment_writer::write_footer(&open.file, frames_end, &footer.encode())?;
-        open.file.sync_data()?;
+        let built = open.finish(next)?;
+        let Footer { base, nonce, .. } = built.footer;
         // Best effort: without the file, whoever needs the index rebuilds it.
-        let _ = index::store(self.disk, self.dir, open.base, open.nonce, &open.points);
+        let _ = index::store(self.disk, self.dir, base, nonce, &built.points);
         Ok(())
     }
 
@@ -365,40 +300,5 @@ impl<'a> Target<'a> {
 
     fn unfinished(&self, base: Offset) -> PathBuf {
         self.dir.join(format!("{base:020}{UNFINISHED}"))
-    }
-}
-
-impl OpenSegment {
-    fn relative(&self, offset: Offset) -> u32 {
-        u32::try_from(offset.since(self.base)).expect("there was room for it")
-    }
-
-    /// Gives the record that comes next a point in the index, if it is time for one.
-    fn index(&mut self, offset: Offset) {
-        if self.position >= self.indexed_to {
-            self.points
-                .push(scan::point(self.relative(offset), self.position));
-            self.indexed_to = self.position + scan::INDEX_STRIDE_BYTES;
-        }
-    }
-
-    fn write(&mut self, frame: &NewFrame<'_>) -> Result<(), FileError> {
-        let start = self.piece.len();
-        self.piece.resize(start + frame.bytes(), 0);
-        let into = &mut self.piece[start..];
-        let word = frame.encode(self.nonce, &mut into[8..]);
-        into[..8].copy_from_slice(&word.to_le_bytes());
-        self.position += frame.bytes();
-        if self.piece.len() >= PIECE_BYTES {
-            self.write_piece()?;
-        }
-        Ok(())
-    }
-
-    fn write_piece(&mut self) -> Result<(), FileError> {
-        let position = (self.position - self.piece.len()) as u64;
-        self.file.write_at(&self.piece, position)?;
-        self.piece.clear();
-        Ok(())
     }
 }

@@ -205,11 +205,14 @@ impl TopicsFile {
         Ok(places)
     }
 
-    /// What the segment has of one topic.
-    pub(crate) fn share(&self, name: &[u8]) -> Usable<Option<Share>> {
-        let entry = self.find(name)?;
-        let share = entry.map(|entry| self.share_of(entry, &mut Page::default()));
-        share.transpose()
+    /// The topic's newest record or deletion, and whether it is a record.
+    pub(crate) fn newest(&self, name: &[u8]) -> Usable<Option<(u32, bool)>> {
+        let Some(entry) = self.find(name)? else {
+            return Ok(None);
+        };
+        let postings = self.postings(&entry, &mut Page::default())?;
+        let newest = postings.last().ok_or(Unusable)?;
+        Ok(Some((*newest, !entry.is_deleted || postings.len() > 1)))
     }
 
     /// What the segment has of the topics that the filter lets through.
@@ -222,17 +225,17 @@ impl TopicsFile {
     }
 
     pub(crate) fn share_of(&self, entry: TopicEntry, page: &mut Page) -> Usable<Share> {
-        let postings = self.postings(&entry, page)?;
-        let records = match entry.is_deleted {
-            true => postings.get(1..).ok_or(Unusable)?,
-            false => &postings[..],
+        let mut records = self.postings(&entry, page)?;
+        let deletion = match entry.is_deleted {
+            true if records.is_empty() => return Err(Unusable),
+            true => Some(records.remove(0)),
+            false => None,
         };
-        let ends = records.first().zip(records.last());
         Ok(Share {
-            deletion: postings.first().copied().filter(|_| entry.is_deleted),
-            records: u32::try_from(records.len()).map_err(|_| Unusable)?,
-            ends: ends.map(|(&first, &last)| (first, last)),
             name: entry.name,
+            dropped: entry.dropped,
+            deletion,
+            records,
         })
     }
 }

@@ -49,6 +49,8 @@ struct Slot {
     /// The first record is the topic's deletion.
     is_deleted: bool,
     count: u32,
+    /// Records that its deletion has dropped.
+    dropped: u32,
     first: u32,
     /// In `records`.
     newest: u32,
@@ -72,10 +74,10 @@ pub(crate) struct Share {
     pub(crate) name: Vec<u8>,
     /// The deletion's offset less the base, if there is one: before it the topic has no record.
     pub(crate) deletion: Option<u32>,
-    /// Records, without the deletion.
-    pub(crate) records: u32,
-    /// The first and the last record's offset less the base, without the deletion.
-    pub(crate) ends: Option<(u32, u32)>,
+    /// How many records before the deletion the segment still has.
+    pub(crate) dropped: u32,
+    /// The offsets of its records less the base, ascending; without the deletion.
+    pub(crate) records: Vec<u32>,
 }
 
 impl TopicIndex {
@@ -133,6 +135,7 @@ impl TopicIndex {
                     name_bytes: frame.topic_bytes,
                     is_deleted: false,
                     count: 0,
+                    dropped: 0,
                     first: frame.relative,
                     newest: NONE,
                 });
@@ -147,6 +150,7 @@ impl TopicIndex {
             // What was before it is no more.
             self.deletions += 1;
             known.is_deleted = true;
+            known.dropped += known.count;
             known.count = 0;
             known.first = frame.relative;
             known.newest = NONE;
@@ -237,22 +241,25 @@ impl TopicIndex {
     }
 
     fn share_of(&self, bytes: &[u8], slot: &Slot) -> Share {
-        let records = slot.count - u32::from(slot.is_deleted);
-        let last = self.records[slot.newest as usize].relative;
-        // Behind the deletion, which is the first one.
-        let first = match slot.is_deleted && records > 0 {
-            true => self
-                .chain(slot)
-                .nth(records as usize - 1)
-                .map(|one| one.relative),
-            false => Some(slot.first),
-        };
+        let mut records: Vec<u32> = self.chain(slot).map(|one| one.relative).collect();
+        if slot.is_deleted {
+            // The oldest one.
+            records.pop();
+        }
+        records.reverse();
         Share {
             name: slot.name(bytes).to_vec(),
             deletion: slot.is_deleted.then_some(slot.first),
+            dropped: slot.dropped,
             records,
-            ends: first.filter(|_| records > 0).map(|first| (first, last)),
         }
+    }
+
+    /// The topic's newest record or deletion, and whether it is a record.
+    pub(crate) fn newest(&self, bytes: &[u8], name: &[u8]) -> Option<(u32, bool)> {
+        let slot = self.slot(bytes, name, topic::hash_of(name))?;
+        let newest = self.records[slot.newest as usize].relative;
+        Some((newest, slot.count > u32::from(slot.is_deleted)))
     }
 
     /// The numbers of the slots, in the order of their names, of those that begin with a prefix.
@@ -291,6 +298,7 @@ impl TopicIndex {
             file.push(&NewEntry {
                 name: slot.name(bytes),
                 is_deleted: slot.is_deleted,
+                dropped: slot.dropped,
                 postings: &postings,
             });
         }

@@ -1,16 +1,11 @@
-//! The topics of a log in the order of their names, without holding them all in memory.
+//! The topics of a log, and what it has of each.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use super::file::{Entries, Page, TopicsFile};
-use super::index::Share;
+use super::merge::{Merge, Named};
 use crate::error::ReadError;
 use crate::log::Shared;
 use crate::offset::Offset;
-use crate::segment::Segment;
-use crate::segments::Summary;
 use crate::topic::Topic;
 
 /// A topic, and what the log has of it.
@@ -37,52 +32,9 @@ pub struct TopicSummary {
 pub struct Topics {
     shared: Arc<Shared>,
     prefix: Vec<u8>,
-    /// What is next in each segment; `None` before the first look.
-    heads: Option<BinaryHeap<Head>>,
-    cursors: Vec<Cursor>,
+    /// `None` before the first look.
+    merge: Option<Merge>,
     failed: bool,
-}
-
-/// A segment's next topic.
-#[derive(Debug, PartialEq, Eq)]
-struct Head {
-    share: Share,
-    cursor: usize,
-}
-
-impl Ord for Head {
-    /// The first name, and of one name the oldest segment, is the greatest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        let key = |head: &Self| (head.share.name.clone(), head.cursor);
-        key(other).cmp(&key(self))
-    }
-}
-
-impl PartialOrd for Head {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// A way through the names of one segment.
-#[derive(Debug)]
-struct Cursor {
-    base: Offset,
-    names: Names,
-}
-
-#[derive(Debug)]
-enum Names {
-    File {
-        file: TopicsFile,
-        entries: Entries,
-        page: Page,
-    },
-    Walked {
-        segment: Arc<Segment>,
-        /// The next one at the end.
-        slots: Vec<u32>,
-    },
 }
 
 impl Topics {
@@ -90,8 +42,7 @@ impl Topics {
         Self {
             shared,
             prefix: Vec::new(),
-            heads: None,
-            cursors: Vec::new(),
+            merge: None,
             failed: false,
         }
     }
@@ -102,80 +53,23 @@ impl Topics {
         self
     }
 
-    /// Looks at the first name of each segment.
-    fn begin(&mut self) -> Result<BinaryHeap<Head>, ReadError> {
-        // What keeps a read-only log from seeing its end is met by who reads it.
-        let _ = self.shared.refresh();
-        let mut heads = BinaryHeap::new();
-        for summary in self.shared.segments.summaries() {
-            let names = match Names::of(&self.shared, &summary, &self.prefix, &[])? {
-                Some(names) => names,
-                // Dropped since.
-                None => continue,
-            };
-            let base = summary.base;
-            self.cursors.push(Cursor { base, names });
-            heads.extend(self.head(self.cursors.len() - 1, &[])?);
-        }
-        Ok(heads)
-    }
-
-    /// The next topic of a segment, behind `before`.
-    fn head(&mut self, cursor: usize, before: &[u8]) -> Result<Option<Head>, ReadError> {
-        let at = &mut self.cursors[cursor];
-        let next = match &mut at.names {
-            Names::File {
-                file,
-                entries,
-                page,
-            } => entries
-                .next(file)
-                .and_then(|entry| entry.map(|entry| file.share_of(entry, page)).transpose())
-                .ok(),
-            Names::Walked { segment, slots } => {
-                let share = slots.pop().map(|slot| {
-                    segment.with_topics(|index| index.share_in(segment.published(), slot))
-                });
-                Some(share)
-            }
-        };
-        let share = match next {
-            Some(share) => share,
-            // The file is damaged from here on: the segment itself has the rest.
-            None => {
-                let segment = self.shared.segments.holding(at.base)?;
-                at.names = Names::walked(segment, &self.prefix, before);
-                return self.head(cursor, before);
-            }
-        };
-        let share = share.filter(|share| share.name.starts_with(&self.prefix));
-        Ok(share.map(|share| Head { share, cursor }))
-    }
-
     fn advance(&mut self) -> Result<Option<TopicSummary>, ReadError> {
-        let mut heads = match self.heads.take() {
-            Some(heads) => heads,
-            None => self.begin()?,
-        };
-        let mut summary = None;
-        while let Some(head) = heads.pop() {
-            heads.extend(self.head(head.cursor, &head.share.name)?);
-            let mut found = Found::default();
-            let name = head.share.name.clone();
-            found.add(self.cursors[head.cursor].base, &head.share);
-            while let Some(same) = heads.peek().filter(|same| same.share.name == name) {
-                found.add(self.cursors[same.cursor].base, &same.share);
-                if let Some(same) = heads.pop() {
-                    heads.extend(self.head(same.cursor, &name)?);
-                }
+        let mut merge = match self.merge.take() {
+            Some(merge) => merge,
+            None => {
+                self.shared.refresh()?;
+                Merge::new(&self.shared, &self.prefix)?
             }
-            summary = found.summary(&name);
-            if summary.is_some() {
+        };
+        let mut found = None;
+        while let Some(named) = merge.next()? {
+            found = summary(&merge, &named);
+            if found.is_some() {
                 break;
             }
         }
-        self.heads = Some(heads);
-        Ok(summary)
+        self.merge = Some(merge);
+        Ok(found)
     }
 }
 
@@ -192,95 +86,45 @@ impl Iterator for Topics {
     }
 }
 
-impl Names {
-    /// `None` where the segment was dropped since it was listed.
-    fn of(
-        shared: &Shared,
-        summary: &Summary,
-        prefix: &[u8],
-        before: &[u8],
-    ) -> Result<Option<Self>, ReadError> {
-        if let Some(footer) = &summary.footer
-            && let Ok(file) = TopicsFile::open(&shared.disk, &shared.dir, footer)
-            && let Ok(entries) = file.entries_from(prefix)
-        {
-            let page = Page::default();
-            return Ok(Some(Self::File {
-                file,
-                entries,
-                page,
-            }));
-        }
-        match shared.segments.holding(summary.base) {
-            Err(ReadError::SegmentMissing { .. }) => Ok(None),
-            segment => Ok(Some(Self::walked(segment?, prefix, before))),
-        }
-    }
-
-    fn walked(segment: Arc<Segment>, prefix: &[u8], before: &[u8]) -> Self {
-        let mut slots = segment.with_topics(|index| {
-            let bytes = segment.published();
-            let mut slots = index.sorted(bytes, prefix);
-            slots.retain(|&slot| before.is_empty() || index.name_in(bytes, slot) > before);
-            slots
-        });
-        slots.reverse();
-        Self::Walked { segment, slots }
-    }
-}
-
-/// What was found of one topic, segment by segment, oldest first.
-#[derive(Default)]
-struct Found {
-    records: u64,
-    ends: Option<(Offset, Offset)>,
-}
-
-impl Found {
-    fn add(&mut self, base: Offset, share: &Share) {
-        if share.deletion.is_some() {
-            *self = Self::default();
-        }
-        self.records += u64::from(share.records);
-        if let Some((first, last)) = share.ends {
-            let (first, last) = (base.plus(first.into()), base.plus(last.into()));
-            self.ends = Some((self.ends.map_or(first, |(known, _)| known), last));
-        }
-    }
-
-    /// `None` for a topic that has been deleted, and for a name that is none.
-    fn summary(self, name: &[u8]) -> Option<TopicSummary> {
-        let (first, last) = self.ends?;
-        let topic = Topic::new(std::str::from_utf8(name).ok()?).ok()?;
-        Some(TopicSummary {
-            topic,
-            records: self.records,
-            first,
-            last,
-        })
-    }
+/// `None` for a topic that has been deleted, and for a name that is none.
+fn summary(merge: &Merge, named: &Named) -> Option<TopicSummary> {
+    let deleted_in = named.shares.iter().rposition(|(_, s)| s.deletion.is_some());
+    let alive = &named.shares[deleted_in.unwrap_or(0)..];
+    let offset =
+        |&(segment, relative): &(usize, u32)| merge.segments()[segment].base.plus(relative.into());
+    let ends = |&(segment, ref share): &(usize, _)| -> Option<((usize, u32), (usize, u32))> {
+        let share: &super::index::Share = share;
+        let (first, last) = (share.records.first()?, share.records.last()?);
+        Some(((segment, *first), (segment, *last)))
+    };
+    let (first, _) = alive.iter().find_map(ends)?;
+    let (_, last) = alive.iter().rev().find_map(ends)?;
+    let name = std::str::from_utf8(&named.name).ok()?;
+    Some(TopicSummary {
+        topic: Topic::new(name).ok()?,
+        records: alive.iter().map(|(_, s)| s.records.len() as u64).sum(),
+        first: offset(&first),
+        last: offset(&last),
+    })
 }
 
 /// The offset of a topic's last record: a look into each segment, newest first, until one has it.
 pub(crate) fn last_of(shared: &Shared, topic: &Topic) -> Result<Option<Offset>, ReadError> {
     let name = topic.as_str().as_bytes();
     for summary in shared.segments.summaries().iter().rev() {
-        let share = super::ask(
+        let newest = super::ask(
             shared,
             summary,
-            |file| file.share(name),
-            |index, segment| index.share(segment.published(), name),
+            |file| file.newest(name),
+            |index, segment| index.newest(segment.published(), name),
         );
-        let share = match share {
+        let newest = match newest {
             // Dropped since it was listed, and every one before it.
             Err(ReadError::SegmentMissing { offset, .. }) if offset < shared.oldest() => None,
-            share => share?,
+            newest => newest?,
         };
-        if let Some(share) = share {
-            let last = share.ends.map(|(_, last)| summary.base.plus(last.into()));
-            if last.is_some() || share.deletion.is_some() {
-                return Ok(last);
-            }
+        if let Some((relative, is_record)) = newest {
+            return Ok(is_record.then(|| summary.base.plus(relative.into())));
         }
     }
     Ok(None)

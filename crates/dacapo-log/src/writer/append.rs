@@ -208,7 +208,7 @@ impl Writer {
     /// Goes on in a new segment, in which `total` bytes of frames fit. On an error no record has
     /// changed, and the next append tries again.
     #[cold]
-    fn roll(&self, appender: &mut Appender, total: usize) -> Result<(), AppendError> {
+    pub(super) fn roll(&self, appender: &mut Appender, total: usize) -> Result<(), AppendError> {
         let filled_bytes = appender
             .segment
             .as_ref()

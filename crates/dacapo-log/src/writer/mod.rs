@@ -6,6 +6,7 @@
 
 mod append;
 mod close;
+mod compact;
 mod flush;
 mod prune;
 
@@ -42,6 +43,8 @@ pub(crate) struct Writer {
     poison: OnceLock<Arc<FileError>>,
     /// The log's directory, whose names are synced.
     names: DiskFile,
+    /// Held by the one compaction that runs.
+    compacting: Mutex<()>,
     /// Held by the one flush that runs.
     flushing: Mutex<()>,
     flusher: Flusher,
@@ -100,6 +103,7 @@ impl Writer {
             appender: Mutex::new(appender),
             poison: OnceLock::new(),
             names,
+            compacting: Mutex::new(()),
             flushing: Mutex::new(()),
             flusher: Flusher::new(options.flush),
             options,

@@ -10,7 +10,7 @@ use crate::disk::Disk;
 use crate::error::{AppendError, OpenError, SyncError};
 use crate::offset::{Offset, Start};
 use crate::options::{Flush, Options, WritePath};
-use crate::{Log, ReadError};
+use crate::{CompactError, Log, ReadError, Topic};
 
 fn open(disk: &Disk, dir: &std::path::Path, write_path: WritePath) -> Log {
     let options = Options {
@@ -18,6 +18,7 @@ fn open(disk: &Disk, dir: &std::path::Path, write_path: WritePath) -> Log {
         segment_bytes_min: 16 << 10,
         flush: Flush::OnDemand,
         write_path,
+        ..Options::default()
     };
     Log::open_writer_on(disk, dir, &options).unwrap()
 }
@@ -338,5 +339,90 @@ fn a_failed_open_leaves_the_log_as_it_was() {
 fn fill_segments(log: &Log) {
     for _ in 0..100 {
         log.append(&[7; 1000]).unwrap();
+    }
+}
+
+/// A log of which a compaction can remove 100 records, and has 100 to keep.
+fn half_deleted(disk: &Disk, dir: &std::path::Path) -> Log {
+    let log = open(disk, dir, WritePath::Mapped);
+    let (kept, gone) = (Topic::new("kept").unwrap(), Topic::new("gone").unwrap());
+    for _ in 0..100 {
+        log.append_batch_to([(&kept, [1; 300]), (&gone, [2; 300])])
+            .unwrap();
+    }
+    log.sync().unwrap();
+    log.delete_topic(&gone).unwrap();
+    log
+}
+
+#[test]
+fn what_a_power_cut_may_undo_lets_nothing_be_removed() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let options = Options {
+        flush: Flush::OnDemand,
+        ..Options::default()
+    };
+    let log = half_deleted(&disk, dir.path());
+    assert_eq!(log.compact_wasted(0).unwrap().records, 0);
+    log.sync().unwrap();
+    assert!(log.compact_wasted(0).unwrap().records > 0);
+    log.close().unwrap();
+
+    // The same with a limit: the last durable record stays, though there is a newer one.
+    let options = options
+        .topic_limit("kept", 1)
+        .segment_bytes_max(16 << 10)
+        .segment_bytes_min(16 << 10);
+    let log = Log::open_writer_on(&disk, dir.path(), &options).unwrap();
+    let kept = Topic::new("kept").unwrap();
+    let last = log.last(&kept).unwrap().unwrap().offset();
+    log.append_to(&kept, b"newer, not durable").unwrap();
+    log.compact_wasted(0).unwrap();
+    assert_eq!(log.get(last).unwrap().payload(), [1; 300]);
+}
+
+#[test]
+fn a_compaction_that_fails_anywhere_loses_nothing_and_can_be_tried_again() {
+    for (action, path_end, poisons) in [
+        ("create", "compact.tmp", false),
+        ("write", "compact.tmp", false),
+        ("sync", "compact.tmp", false),
+        ("rename", "compact.tmp", false),
+        ("sync", "", true),
+    ] {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+        let log = half_deleted(&disk, dir.path());
+        log.sync().unwrap();
+        disk.faults
+            .fail(action, path_end, io::ErrorKind::StorageFull);
+        // The directory's sync is what fails first, once files can be made.
+        if poisons {
+            disk.faults.heal();
+            let name = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
+            disk.faults.fail("sync", &name, io::ErrorKind::Other);
+        }
+
+        let failed = log.compact_wasted(0);
+
+        disk.faults.heal();
+        match failed {
+            Err(CompactError::Refused(SyncError::Poisoned { .. })) if poisons => {
+                assert!(log.append(b"x").is_err(), "nothing is acknowledged");
+            }
+            Err(CompactError::StorageFull { .. }) if !poisons => {
+                log.append(b"x").unwrap();
+                assert!(log.compact_wasted(0).unwrap().records > 0);
+            }
+            other => panic!("{action} of {path_end}: {other:?}"),
+        }
+        let kept = |log: &Log| {
+            let records = log.replay(Start::Oldest).map(Result::unwrap);
+            records.filter(|record| record.topic() == "kept").count()
+        };
+        assert_eq!(kept(&log), 100);
+        drop(log);
+        let log = open(&disk, dir.path(), WritePath::Mapped);
+        assert_eq!(kept(&log), 100);
+        assert!(!dir.path().join("compact.tmp").exists());
     }
 }

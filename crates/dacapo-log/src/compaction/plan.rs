@@ -1,0 +1,168 @@
+//! Which records of which segments nobody needs any more.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::TopicLimits;
+use crate::error::ReadError;
+use crate::format::Footer;
+use crate::log::Shared;
+use crate::offset::Offset;
+use crate::segments::Summary;
+use crate::topics::{Merge, Share};
+
+/// What a segment holds that can go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Victim {
+    pub(crate) base: Offset,
+    pub(crate) file_bytes: u64,
+    /// Offsets that the segment stands for, those that are gone already included.
+    pub(crate) span: u64,
+    pub(crate) topics: u64,
+    /// Records that can go.
+    pub(crate) dead: u64,
+}
+
+/// What is to be left out of a segment, by topic.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentPlan {
+    dead: HashMap<Box<[u8]>, Dead>,
+}
+
+/// The records of a topic in a segment that can go.
+#[derive(Clone, Copy, Debug)]
+struct Dead {
+    /// Those with a smaller offset, less the base.
+    before: u32,
+    /// But not its deletion: an older segment may still hold what that deletes.
+    kept_deletion: Option<u32>,
+    count: u64,
+}
+
+impl SegmentPlan {
+    /// Whether a record can go.
+    pub(crate) fn is_dead(&self, topic: &[u8], relative: u32) -> bool {
+        let dead = self.dead.get(topic);
+        dead.is_some_and(|dead| relative < dead.before && dead.kept_deletion != Some(relative))
+    }
+}
+
+/// How many records of each sealed segment could go, if all were rewritten; those of which any can.
+pub(crate) fn survey(
+    shared: &Arc<Shared>,
+    limits: &TopicLimits,
+    until: Offset,
+) -> Result<Vec<Victim>, ReadError> {
+    let mut victims: BTreeMap<Offset, Victim> = BTreeMap::new();
+    each_share(
+        shared,
+        limits,
+        until,
+        |_| true,
+        |summary, footer, _, dead| {
+            let victim = victims.entry(summary.base).or_insert(Victim {
+                base: summary.base,
+                file_bytes: summary.file_bytes,
+                span: footer.next.since(footer.base),
+                topics: 0,
+                dead: 0,
+            });
+            victim.topics += 1;
+            victim.dead += dead.map_or(0, |dead| dead.count);
+        },
+    )?;
+    Ok(victims.into_values().filter(|v| v.dead > 0).collect())
+}
+
+/// What can go of the segments at these bases, if all of them are rewritten, oldest first.
+pub(crate) fn plan(
+    shared: &Arc<Shared>,
+    limits: &TopicLimits,
+    until: Offset,
+    bases: &BTreeSet<Offset>,
+) -> Result<BTreeMap<Offset, SegmentPlan>, ReadError> {
+    let mut plans: BTreeMap<Offset, SegmentPlan> = BTreeMap::new();
+    let is_victim = |base: Offset| bases.contains(&base);
+    each_share(
+        shared,
+        limits,
+        until,
+        is_victim,
+        |summary, _, name, dead| {
+            if let Some(dead) = dead {
+                plans
+                    .entry(summary.base)
+                    .or_default()
+                    .dead
+                    .insert(name.into(), dead);
+            }
+        },
+    )?;
+    Ok(plans)
+}
+
+/// Goes through the topics of all segments, and says of each victim's share in each topic what can go.
+/// Segments that end behind `until` are no victims; what lies behind it counts for nothing, since a
+/// power cut may undo it.
+fn each_share(
+    shared: &Arc<Shared>,
+    limits: &TopicLimits,
+    until: Offset,
+    is_victim: impl Fn(Offset) -> bool,
+    mut tell: impl FnMut(&Summary, &Footer, &[u8], Option<Dead>),
+) -> Result<(), ReadError> {
+    let mut merge = Merge::new(shared, b"")?;
+    let segments = merge.segments().to_vec();
+    let victim = |segment: usize| {
+        let footer = segments[segment].footer.as_ref()?;
+        (footer.next <= until && is_victim(footer.base)).then_some(footer)
+    };
+    let is_durable =
+        |segment: usize, relative: u32| segments[segment].base.plus(relative.into()) < until;
+    while let Some(named) = merge.next()? {
+        let shares = &named.shares;
+        let deleted_in = shares.iter().rposition(|(segment, share)| {
+            let deletion = share.deletion;
+            deletion.is_some_and(|deletion| is_durable(*segment, deletion))
+        });
+        let mut left = limits.of(&named.name).unwrap_or(u64::MAX);
+        // Newest first, as the limit counts.
+        for (i, &(segment, ref share)) in shares.iter().enumerate().rev() {
+            let is_over = deleted_in.is_some_and(|deleted_in| i < deleted_in);
+            let durable = share
+                .records
+                .partition_point(|&one| is_durable(segment, one));
+            let kept = match is_over {
+                true => 0,
+                false => left.min(durable as u64),
+            };
+            left -= kept;
+            if let Some(footer) = victim(segment) {
+                // A deletion goes once all that it deletes does.
+                let mut older = shares[..i].iter();
+                let goes = is_over || older.all(|&(older, _)| victim(older).is_some());
+                let dead = dead_of(share, kept, goes);
+                tell(&segments[segment], footer, &named.name, dead);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What can go of a share of which the last `kept` records stay.
+fn dead_of(share: &Share, kept: u64, deletion_goes: bool) -> Option<Dead> {
+    let kept = usize::try_from(kept).expect("no more than there are");
+    let dead = share.records.len() - kept;
+    let deletions = usize::from(share.deletion.is_some() && deletion_goes);
+    let behind = |relative: &u32| relative.saturating_add(1);
+    let before = match share.records.get(dead.wrapping_sub(1)) {
+        Some(last) => behind(last),
+        None => share.deletion.as_ref().map_or(0, behind),
+    };
+    let count = dead as u64 + u64::from(share.dropped) + deletions as u64;
+    (count > 0).then_some(Dead {
+        before,
+        kept_deletion: share.deletion.filter(|_| !deletion_goes),
+        count,
+    })
+}

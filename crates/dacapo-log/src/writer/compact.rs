@@ -1,0 +1,170 @@
+//! Putting compacted segments in the place of the old ones.
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+
+use super::Writer;
+use crate::compaction::{self, CompactError, Compacted, SegmentPlan, Victim};
+use crate::error::{ReadError, SyncError};
+use crate::offset::Offset;
+use crate::segment;
+use crate::segment_builder::Built;
+use crate::verify::Progress;
+
+/// Segments are planned together for as long as they have no more topics than this between them: each
+/// may take some hundred bytes in memory.
+const PLANNED_TOPICS_MAX: u64 = 250_000;
+
+impl Writer {
+    /// Rewrites the sealed segments of which at least `wasted_percent` of the records can go.
+    pub(crate) fn compact(
+        &self,
+        wasted_percent: u64,
+        mut progress: impl FnMut(Progress),
+    ) -> Result<Compacted, CompactError> {
+        let _turn = self
+            .compacting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (shared, limits) = (&self.shared, &self.options.topic_limits);
+        // What is not durable yet could be undone, and with it the deletion of what is removed.
+        let until = shared.durable.get();
+        let victims = compaction::survey(shared, limits, until)?;
+        let is_worth =
+            |victim: &&Victim| victim.dead * 100 >= wasted_percent.saturating_mul(victim.span);
+        let victims: Vec<Victim> = victims.iter().filter(is_worth).copied().collect();
+        let total_bytes = victims.iter().map(|victim| victim.file_bytes).sum();
+        let mut compacted = Compacted::default();
+        let mut checked_bytes = 0;
+        for window in windows(&victims) {
+            let bases: BTreeSet<Offset> = window.iter().map(|victim| victim.base).collect();
+            let plans = compaction::plan(shared, limits, until, &bases)?;
+            for victim in window {
+                if let Some(plan) = plans.get(&victim.base) {
+                    self.compact_segment(victim.base, plan, &mut compacted)?;
+                }
+                checked_bytes += victim.file_bytes;
+                progress(Progress {
+                    checked_bytes,
+                    total_bytes,
+                });
+            }
+        }
+        Ok(compacted)
+    }
+
+    fn compact_segment(
+        &self,
+        base: Offset,
+        plan: &SegmentPlan,
+        compacted: &mut Compacted,
+    ) -> Result<(), CompactError> {
+        let shared = &self.shared;
+        let summary = shared.segments.summary_holding(base);
+        let Some(summary) = summary.filter(|summary| summary.base == base) else {
+            // Dropped meanwhile.
+            return Ok(());
+        };
+        let footer = summary.footer.expect("only sealed ones are planned");
+        let segment = match shared.segments.holding(base) {
+            Err(ReadError::SegmentMissing { .. }) if base < shared.oldest() => return Ok(()),
+            segment => segment?,
+        };
+        let rewritten = compaction::rewrite(shared, &segment, &footer, plan);
+        let path = shared.dir.join(compaction::COMPACTED_TEMPORARY);
+        let (built, records) = match rewritten {
+            Ok(Some(rewritten)) => rewritten,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                // Best effort: the next opening removes it as well.
+                let _ = shared.disk.remove(&path);
+                return Err(error);
+            }
+        };
+        let bytes_after = built.file_bytes;
+        if self.swap_in(base, built)? {
+            compacted.segments += 1;
+            compacted.records += records;
+            compacted.bytes_before += summary.file_bytes;
+            compacted.bytes_after += bytes_after;
+        }
+        Ok(())
+    }
+
+    /// Puts a rewritten segment in the old one's place; `false` where that one was dropped meanwhile.
+    fn swap_in(&self, base: Offset, mut built: Built) -> Result<bool, CompactError> {
+        let shared = &self.shared;
+        // No segment is dropped meanwhile, and the log is not closed.
+        let custody = self.custody.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = base >= shared.oldest();
+        if custody.is_none() || !is_there {
+            let _ = shared.disk.remove(built.file.path());
+            return match is_there {
+                true => Err(SyncError::Closed.into()),
+                false => Ok(false),
+            };
+        }
+        self.check_poison()?;
+        built.file.rename(&segment::path(&shared.dir, base))?;
+        let renamed = self.names.sync_names();
+        if let Err(cause) = renamed {
+            // Either file may be there after a power cut, and each will do; but what else the directory
+            // was to keep is in doubt.
+            let appender = self.appender();
+            let refusal = self.poisoned(cause);
+            drop(appender);
+            shared.durable.wake();
+            return Err(refusal.into());
+        }
+        shared.segments.replace(built.file_bytes, built.footer);
+        drop(custody);
+        if let Ok(segment) = shared.segments.holding(base) {
+            shared.order_index(&segment, true);
+        }
+        Ok(true)
+    }
+
+    /// Seals the segment that is appended to, if it holds a record, so that it can be compacted too.
+    pub(crate) fn roll_now(&self) -> Result<(), CompactError> {
+        let mut appender = self.appender();
+        self.check_poison()?;
+        if appender.closing {
+            return Err(SyncError::Closed.into());
+        }
+        let next = appender.next;
+        let holds_records = |base: Offset| base < next;
+        let is_worth = appender
+            .segment
+            .as_ref()
+            .is_some_and(|active| holds_records(active.segment().base()));
+        if !is_worth {
+            return Ok(());
+        }
+        self.roll(&mut appender, 0)
+            .map_err(|refused| match refused {
+                crate::AppendError::StorageFull { source } => CompactError::StorageFull { source },
+                crate::AppendError::Prepare { source } => CompactError::Io(source),
+                crate::AppendError::Poisoned { cause } => SyncError::Poisoned { cause }.into(),
+                _ => SyncError::Closed.into(),
+            })
+    }
+}
+
+/// Victims in a row that are planned together.
+fn windows(victims: &[Victim]) -> impl Iterator<Item = &[Victim]> {
+    let mut rest = victims;
+    std::iter::from_fn(move || {
+        let mut topics = 0;
+        let fits = |victim: &Victim| {
+            topics += victim.topics;
+            topics > PLANNED_TOPICS_MAX
+        };
+        let len = rest
+            .iter()
+            .position(fits)
+            .map_or(rest.len(), |at| at.max(1));
+        let (window, behind) = rest.split_at_checked(len).filter(|(w, _)| !w.is_empty())?;
+        rest = behind;
+        Some(window)
+    })
+}

@@ -1,0 +1,263 @@
+//! Giving back the space of what was deleted, under readers and across kills.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use dacapo_log::{Log, Offset, Options, ReadError, Start, Topic, verify};
+use support::random::Random;
+
+fn topic(name: &str) -> Topic {
+    Topic::new(name).unwrap()
+}
+
+fn small() -> Options {
+    support::quiet()
+        .segment_bytes_min(16 << 10)
+        .segment_bytes_max(64 << 10)
+}
+
+fn offsets(log: &Log) -> Vec<u64> {
+    let records = log.replay(Start::Oldest);
+    records
+        .map(|record| record.unwrap().offset().get())
+        .collect()
+}
+
+/// What is to be in a log: by offset, the topic, the payload, and whether it is a deletion.
+type Records = BTreeMap<u64, (String, Vec<u8>, bool)>;
+
+fn all(log: &Log) -> Records {
+    let records = log.replay(Start::Oldest).map(|record| {
+        let record = record.unwrap();
+        let topic = record.topic().to_owned();
+        let is_deletion = record.is_deletion();
+        let what = (topic, record.payload().to_vec(), is_deletion);
+        (record.offset().get(), what)
+    });
+    records.collect()
+}
+
+/// Appends to many topics, and deletes some.
+fn fill(log: &Log, random: &mut Random, appends: usize) {
+    for _ in 0..appends {
+        let topic = topic(&format!("t{}", random.below(30)));
+        match random.below(60) {
+            0 => log.delete_topic(&topic).unwrap(),
+            1 => log.append(&[9; 100]).unwrap(),
+            2 => {
+                let batch = [(&topic, [1; 30]), (&topic, [2; 30])];
+                log.append_batch_to(batch).unwrap().start
+            }
+            _ => log.append_to(&topic, &vec![3; random.index(300)]).unwrap(),
+        };
+    }
+}
+
+/// What a compaction has to leave of these records.
+fn alive(records: &Records, limit: usize) -> Records {
+    let mut newest: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut deleted: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut alive = Records::new();
+    for (&offset, record) in records.iter().rev() {
+        let (topic, _, is_deletion) = record;
+        if !topic.is_empty() {
+            if *is_deletion || deleted.contains_key(&**topic) {
+                deleted.insert(topic, true);
+                continue;
+            }
+            let count = newest.entry(topic).or_default();
+            *count += 1;
+            if *count > limit {
+                continue;
+            }
+        }
+        alive.insert(offset, record.clone());
+    }
+    alive
+}
+
+fn bytes_of(dir: &Path) -> u64 {
+    let segments = support::segments(dir);
+    let len = |path: &std::path::PathBuf| std::fs::metadata(path).unwrap().len();
+    segments.iter().map(len).sum()
+}
+
+#[test]
+fn what_was_deleted_goes_and_everything_else_stays_under_its_offset() {
+    for seed in 0..support::by_hand("DACAPO_COMPACTION_SEEDS", 3) {
+        let mut random = Random(seed);
+        let limit = [usize::MAX, 1, 7][random.index(3)];
+        let dir = tempfile::tempdir().unwrap();
+        let options = match limit {
+            usize::MAX => small(),
+            limit => small().topic_limit("t", limit as u64),
+        };
+        let mut log = options.open(dir.path()).unwrap();
+        for round in 0..4 {
+            fill(&log, &mut random, 600);
+            let before = all(&log);
+            let expected = alive(&before, limit);
+            let size = bytes_of(dir.path());
+
+            let compacted = log.compact(|_| ()).unwrap();
+
+            assert_eq!(all(&log), expected, "seed {seed}, round {round}");
+            assert_eq!(compacted.records, (before.len() - expected.len()) as u64);
+            assert!(bytes_of(dir.path()) < size, "space is given back");
+            for offset in [before.keys().next().unwrap(), before.keys().last().unwrap()] {
+                match (log.get(Offset::new(*offset)), expected.get(offset)) {
+                    (Ok(record), Some(known)) => assert_eq!(record.payload(), known.1),
+                    (Err(ReadError::Removed { .. }), None) => {}
+                    (got, known) => panic!("{offset}: {got:?} where {known:?} belongs"),
+                }
+            }
+            for number in 0..30 {
+                let name = format!("t{number}");
+                let read = log.replay(Start::Oldest).topic(&topic(&name));
+                let read: Vec<u64> = read.map(|r| r.unwrap().offset().get()).collect();
+                let known = expected.iter().filter(|(_, record)| record.0 == name);
+                assert_eq!(read, known.map(|(offset, _)| *offset).collect::<Vec<_>>());
+            }
+            // Killed, or closed; read by another process, and opened again.
+            let killed = support::as_if_killed(&log);
+            log.close().unwrap();
+            for dir in [killed.path(), dir.path()] {
+                assert_eq!(all(&Log::options().open_read_only(dir).unwrap()), expected);
+                assert!(verify(dir, |_| ()).unwrap().is_sound());
+            }
+            assert_eq!(all(&options.open(killed.path()).unwrap()), expected);
+            log = options.open(dir.path()).unwrap();
+            assert_eq!(all(&log), expected);
+            assert_eq!(
+                log.compact(|_| ()).unwrap().records,
+                0,
+                "nothing is left to do"
+            );
+        }
+    }
+}
+
+#[test]
+fn readers_that_stand_in_a_segment_go_on_while_it_is_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    let (kept, gone) = (topic("kept"), topic("gone"));
+    for i in 0..2000_u64 {
+        let to = if i % 2 == 0 { &kept } else { &gone };
+        log.append_to(to, &[7; 100]).unwrap();
+    }
+    let follower = Log::options().open_read_only(dir.path()).unwrap();
+    let mut all = log.tail(Start::Oldest);
+    let mut of_kept = log.tail(Start::Oldest).topic(&kept);
+    let mut elsewhere = follower.tail(Start::Oldest);
+    for i in 0..301 {
+        assert_eq!(all.next_blocking().unwrap().offset().get(), i);
+        assert_eq!(of_kept.next_blocking().unwrap().offset().get(), i * 2);
+        assert_eq!(elsewhere.next_blocking().unwrap().offset().get(), i);
+    }
+    log.delete_topic(&gone).unwrap();
+    let compacted = log.compact(|_| ()).unwrap();
+    assert!(compacted.records > 900);
+    log.append_to(&kept, b"the last").unwrap();
+
+    // What they have mapped may still show what is gone.
+    for tailer in [&mut all, &mut elsewhere] {
+        let (mut last, mut kept_seen) = (300, 0);
+        while last < 2001 {
+            let record = tailer.next_blocking().unwrap();
+            assert!(record.offset().get() > last);
+            last = record.offset().get();
+            kept_seen += u64::from(record.topic() == "kept");
+        }
+        assert_eq!(kept_seen, (2000 - 302) / 2 + 1);
+    }
+    for i in 301..1000 {
+        assert_eq!(of_kept.next_blocking().unwrap().offset().get(), i * 2);
+    }
+    assert_eq!(of_kept.next_blocking().unwrap().payload(), b"the last");
+}
+
+#[test]
+fn appends_go_on_while_a_log_is_compacted_again_and_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random = Random(3);
+            fill(&log, &mut random, 10_000);
+            done.store(true, SeqCst);
+        });
+        scope.spawn(|| {
+            while !done.load(SeqCst) {
+                log.compact(|_| ()).unwrap();
+            }
+        });
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut replayed = 0;
+                while !done.load(SeqCst) || replayed == 0 {
+                    let read = offsets(&log);
+                    assert!(read.is_sorted_by(|a, b| a < b));
+                    replayed += 1;
+                }
+            });
+        }
+    });
+    let before = all(&log);
+    log.compact(|_| ()).unwrap();
+    assert_eq!(all(&log), alive(&before, usize::MAX));
+}
+
+#[test]
+fn a_damaged_segment_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    for i in 0..1000 {
+        let to = if i % 2 == 0 { "kept" } else { "gone" };
+        log.append_to(&topic(to), format!("{i:0100}").as_bytes())
+            .unwrap();
+    }
+    log.delete_topic(&topic("gone")).unwrap();
+    log.close().unwrap();
+    let files = support::segments(dir.path());
+    let position = support::position_of(&files[1], &format!("{:0100}", 200));
+    support::flip(&files[1], position);
+    let damaged = std::fs::read(&files[1]).unwrap();
+    let log = small().open(dir.path()).unwrap();
+
+    let refused = log.compact(|_| ()).unwrap_err();
+
+    let text = refused.to_string();
+    assert!(
+        text.contains(".seg") && text.contains("left as it is"),
+        "{text}"
+    );
+    assert_eq!(std::fs::read(&files[1]).unwrap(), damaged);
+    // The first one was compacted before; the damage is still reported as what it is.
+    let (read, errors) = support::readable(&log);
+    assert_eq!(errors.len(), 1);
+    assert!(read.len() > 500);
+    assert_eq!(
+        log.append_to(&topic("kept"), b"more").unwrap(),
+        Offset::new(1001)
+    );
+}
+
+#[test]
+fn a_compaction_on_demand_makes_durable_what_it_acts_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    for _ in 0..200 {
+        log.append_to(&topic("gone"), &[1; 200]).unwrap();
+    }
+    log.delete_topic(&topic("gone")).unwrap();
+    assert_eq!(log.durable_offset(), Offset::ZERO);
+    assert_eq!(log.compact(|_| ()).unwrap().records, 201);
+    assert_eq!(log.durable_offset(), Offset::new(201));
+    assert_eq!(offsets(&log), []);
+    assert_eq!(log.append(b"more").unwrap(), Offset::new(201));
+}
