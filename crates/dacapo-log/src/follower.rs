@@ -183,6 +183,8 @@ struct State {
     /// The highest durable watermark seen, which may lie ahead of what was read.
     durable: Offset,
     growing: Option<Growing>,
+    /// A segment was left behind, and nobody was told yet.
+    rolled: bool,
     /// The base of a segment that cannot be read, and that nobody waits for any more.
     given_up: Option<Offset>,
     scratch: Vec<u8>,
@@ -215,6 +217,7 @@ impl Follower {
             next,
             durable,
             growing: None,
+            rolled: false,
             given_up: None,
             scratch: Vec::new(),
         };
@@ -237,7 +240,11 @@ impl Follower {
         shared
             .durable
             .raise(durable.max(state.durable.min(state.next)));
+        let rolled = std::mem::take(&mut state.rolled);
         drop(state);
+        if rolled {
+            shared.announce_roll();
+        }
         if shared.visible.get() > next {
             shared.announce(&shared.visible);
         }
@@ -343,7 +350,10 @@ impl State {
             match growing.at_a_stop(shared, self.durable, &mut self.scratch)? {
                 AtStop::Wait => return Ok(()),
                 AtStop::Again => {}
-                AtStop::Leave => self.growing = None,
+                AtStop::Leave => {
+                    self.growing = None;
+                    self.rolled = true;
+                }
             }
         }
     }

@@ -159,11 +159,18 @@ impl Shared {
             return;
         }
         let waiters = watermark.topics();
-        let tell = |name: &[u8], offset| waiters.wake(name, topic::hash_of(name), offset);
+        let tell = |name: &[u8]| waiters.wake(name, topic::hash_of(name));
         if topics::topics_in(self, untold, tell).is_err() {
             // They look for themselves, and meet the damage.
             waiters.wake_all();
         }
+    }
+
+    /// A segment is full: wakes those who wait for some topics only, so that they know that it holds
+    /// nothing for them before it is dropped.
+    pub(crate) fn announce_roll(&self) {
+        self.visible.topics().wake_all();
+        self.durable.topics().wake_all();
     }
 
     /// The oldest retained record.

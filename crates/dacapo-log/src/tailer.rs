@@ -191,9 +191,8 @@ impl Tailer {
                     self.listener = None;
                 }
                 Some(Listening::Topics(listener)) => {
-                    let offset = std::task::ready!(listener.poll(cx));
-                    self.listener = None;
-                    self.reader.pass_to(offset);
+                    std::task::ready!(listener.poll(cx));
+                    self.stop_listening();
                 }
             }
         }
@@ -219,7 +218,7 @@ impl Tailer {
             }
             match listener {
                 Listening::All(listener) => listener.wait(),
-                Listening::Topics(listener) => self.reader.pass_to(listener.wait()),
+                Listening::Topics(listener) => listener.wait(),
             }
         }
     }

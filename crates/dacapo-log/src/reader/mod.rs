@@ -90,7 +90,7 @@ impl Reader {
     }
 
     /// There is no record that is wanted before `offset`.
-    pub(crate) fn pass_to(&mut self, offset: Offset) {
+    fn pass_to(&mut self, offset: Offset) {
         if offset > self.next {
             self.next = offset;
             self.place = None;
@@ -179,16 +179,8 @@ impl Reader {
                 oldest,
             });
         }
-        let segment = match self.shared.segments.holding(self.next) {
-            Err(missing @ ReadError::SegmentMissing { .. }) => {
-                let (requested, oldest) = (self.next, self.shared.refresh_oldest());
-                return Err(match requested < oldest {
-                    true => ReadError::Pruned { requested, oldest },
-                    false => missing,
-                });
-            }
-            held => held?,
-        };
+        let held = self.shared.segments.holding(self.next);
+        let segment = held.map_err(|error| self.or_pruned(error))?;
         // Without a place: nothing behind its first frame is to be found sound either.
         segment
             .check_name()
@@ -211,6 +203,18 @@ impl Reader {
         };
         self.place = Some(Place { segment, position });
         found.map(|_| ()).map_err(ReadError::from)
+    }
+
+    /// A segment that is gone may have been dropped since the reader looked.
+    fn or_pruned(&self, error: ReadError) -> ReadError {
+        let ReadError::SegmentMissing { .. } = error else {
+            return error;
+        };
+        let (requested, oldest) = (self.next, self.shared.refresh_oldest());
+        match requested < oldest {
+            true => ReadError::Pruned { requested, oldest },
+            false => error,
+        }
     }
 
     /// The reader stands on a frame that stands for the next record, which is gone: moves behind it.

@@ -54,7 +54,10 @@ impl Reader {
         let segment = match (&found_in.segment, held) {
             (Some(segment), _) => Arc::clone(segment),
             (None, Some(held)) if held.base() == found_in.base => held,
-            (None, _) => self.shared.segments.holding(self.next)?,
+            (None, _) => {
+                let held = self.shared.segments.holding(self.next);
+                held.map_err(|error| self.or_pruned(error))?
+            }
         };
         let position = match wanted.position {
             Some(position) => Some(position as usize),
@@ -177,7 +180,8 @@ impl Selection {
                 walked = Some(Arc::clone(segment));
                 index.places(segment.published(), filter, relative)
             },
-        )?;
+        )
+        .map_err(|error| reader.or_pruned(error))?;
         let known_to = known_to.unwrap_or(reader.next);
         if !is_whole || known_to <= reader.next {
             self.read_all_to = known_to.max(reader.next.next());

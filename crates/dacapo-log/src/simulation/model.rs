@@ -4,16 +4,47 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::{AppendError, Checkpoint, Log, Offset, ReadError, Start};
+use crate::{AppendError, Checkpoint, Log, Offset, ReadError, Record, Start, Topic};
+
+/// What a record is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Item {
+    /// Empty for none.
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) is_deletion: bool,
+}
+
+impl Item {
+    pub(crate) fn new(topic: Option<&Topic>, payload: Vec<u8>) -> Self {
+        Self {
+            topic: topic.map_or(String::new(), Topic::to_string),
+            payload,
+            is_deletion: false,
+        }
+    }
+
+    fn of(record: &Record) -> Self {
+        Self {
+            topic: record.topic().to_owned(),
+            payload: record.payload().to_vec(),
+            is_deletion: record.is_deletion(),
+        }
+    }
+}
 
 /// Everything that was told about a log, and that it has to stand by.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
-    /// The payloads of appends that returned.
-    records: BTreeMap<u64, Vec<u8>>,
+    /// What was appended, and not found to be removed since.
+    records: BTreeMap<u64, Item>,
     /// Appends that have not returned, or not before the crash, or that poisoned the log: all of
     /// one may be there or nothing.
-    doubtful: BTreeMap<u64, Vec<Vec<u8>>>,
+    doubtful: BTreeMap<u64, Vec<Item>>,
+    /// Somebody has asked for a compaction.
+    compacted: bool,
+    /// The offset behind all that was ever acknowledged or found, and not undone.
+    end: u64,
     units: u64,
     batches: Vec<Range<u64>>,
     /// Records before this were reported as durable.
@@ -46,6 +77,10 @@ pub(crate) struct Tally {
     pub(crate) records_undone: u64,
     pub(crate) batches_undone: u64,
     pub(crate) records_pruned: u64,
+    pub(crate) records_compacted: u64,
+    /// Records that are gone by a compaction, as found by an opening.
+    pub(crate) records_removed: u64,
+    pub(crate) topics_read: u64,
     pub(crate) rewound: u64,
     pub(crate) tailed: u64,
     pub(crate) refused: u64,
@@ -60,6 +95,9 @@ impl Tally {
         self.records_undone += other.records_undone;
         self.batches_undone += other.batches_undone;
         self.records_pruned += other.records_pruned;
+        self.records_compacted += other.records_compacted;
+        self.records_removed += other.records_removed;
+        self.topics_read += other.topics_read;
         self.rewound += other.rewound;
         self.tailed += other.tailed;
         self.refused += other.refused;
@@ -77,9 +115,7 @@ pub(crate) struct Begun {
 impl Model {
     /// The offset behind all records whose append has returned.
     pub(crate) fn end(&self) -> u64 {
-        self.records
-            .last_key_value()
-            .map_or(self.oldest, |(last, _)| last + 1)
+        self.end
     }
 
     pub(crate) fn durable(&self) -> u64 {
@@ -87,7 +123,7 @@ impl Model {
     }
 
     /// Before an append: a crash may find it on its way.
-    pub(crate) fn begin(&mut self, payloads: Vec<Vec<u8>>) -> Begun {
+    pub(crate) fn begin(&mut self, payloads: Vec<Item>) -> Begun {
         self.units += 1;
         self.doubtful.insert(self.units, payloads);
         Begun {
@@ -110,6 +146,7 @@ impl Model {
                 let range = offsets.start.get()..offsets.end.get();
                 assert_eq!(range.end - range.start, payloads.len() as u64);
                 self.batches.push(range.clone());
+                self.end = self.end.max(range.end);
                 for (offset, payload) in range.zip(payloads) {
                     let before = self.records.insert(offset, payload);
                     assert_eq!(before, None, "offset {offset} was given twice");
@@ -140,17 +177,79 @@ impl Model {
         self.durable = self.durable.max(next.get());
     }
 
+    /// A compaction begins.
+    pub(crate) fn compacts(&mut self) {
+        self.compacted = true;
+    }
+
+    pub(crate) fn was_compacted(&self) -> bool {
+        self.compacted
+    }
+
+    /// Whether a compaction may have removed a record: its topic was deleted behind it, or may have
+    /// been, or it says so itself.
+    fn is_removable(&self, offset: u64, item: &Item) -> bool {
+        let deletes = |other: &Item| other.is_deletion && other.topic == item.topic;
+        let deleted = item.is_deletion
+            || self
+                .records
+                .range(offset + 1..)
+                .any(|(_, other)| deletes(other))
+            || self.doubtful.values().flatten().any(deletes);
+        self.compacted && deleted
+    }
+
+    /// A log that was closed holds so many records.
+    pub(crate) fn check_count(&self, found: u64) {
+        let records = self.records.iter();
+        let alive = records.filter(|&(&offset, item)| !self.is_removable(offset, item));
+        // What was pruned since the last opening is not told apart.
+        let least = match self.was_pruned() {
+            true => 0,
+            false => alive.count() as u64,
+        };
+        let range = least..=self.end - self.oldest;
+        assert!(
+            range.contains(&found),
+            "{found} records, where {range:?} were to be found"
+        );
+    }
+
+    /// A tailer has followed to the end of a log that was closed, through this range, and was shown
+    /// these records.
+    pub(crate) fn check_tailed(&self, topic: Option<&Topic>, range: Range<Offset>, seen: &[u64]) {
+        let range = range.start.get()..range.end.get();
+        for (&offset, item) in self.records.range(range.clone()) {
+            let wanted = topic.is_none_or(|topic| item.topic == topic.as_str());
+            if wanted && !self.is_removable(offset, item) && !self.is_dead(offset, item) {
+                assert!(
+                    seen.binary_search(&offset).is_ok(),
+                    "{offset} was not tailed in {range:?}, of {topic:?}: {seen:?}"
+                );
+            }
+        }
+    }
+
+    /// Whether readers of its topic pass over a record.
+    fn is_dead(&self, offset: u64, item: &Item) -> bool {
+        let deletes = |other: &Item| other.is_deletion && other.topic == item.topic;
+        self.records
+            .range(offset + 1..)
+            .any(|(_, other)| deletes(other))
+    }
+
     pub(crate) fn prune_to(&mut self, before: Offset) {
         self.prunable = self.prunable.max(before.get());
     }
 
     /// A reader was shown a record of a running log.
-    pub(crate) fn seen(&mut self, offset: Offset, payload: &[u8]) {
+    pub(crate) fn seen(&mut self, record: &Record) {
         self.tally.tailed += 1;
+        let (offset, item) = (record.offset(), Item::of(record));
         let known = self.records.get(&offset.get());
         let right = match known {
-            Some(known) => known == payload,
-            None => self.is_doubtful(payload),
+            Some(known) => *known == item,
+            None => self.is_doubtful(&item),
         };
         assert!(right, "record {offset} is a wrong one, live");
     }
@@ -161,7 +260,8 @@ impl Model {
     }
 
     /// Whether this record is the last one of its append: a batch is all or nothing.
-    pub(crate) fn ends_unit(&self, offset: Offset, payload: &[u8]) -> bool {
+    pub(crate) fn ends_unit(&self, record: &Record) -> bool {
+        let (offset, item) = (record.offset(), Item::of(record));
         let next = offset.next().get();
         let mut doubtful = self.doubtful.values();
         if self.records.contains_key(&offset.get()) {
@@ -170,39 +270,37 @@ impl Model {
                 .iter()
                 .any(|batch| batch.start < next && next < batch.end)
         } else {
-            doubtful.any(|unit| unit.last().is_some_and(|last| last == payload))
+            doubtful.any(|unit| unit.last().is_some_and(|last| *last == item))
         }
     }
 
-    fn is_doubtful(&self, payload: &[u8]) -> bool {
-        self.doubtful
-            .values()
-            .flatten()
-            .any(|other| other == payload)
+    fn is_doubtful(&self, item: &Item) -> bool {
+        self.doubtful.values().flatten().any(|other| other == item)
     }
 
     /// A log that a crash left is read, without being opened for writing: nothing of `kept` is missing,
     /// nothing is wrong.
     pub(crate) fn check_read_only(&self, log: &Log, kept: u64) {
-        let (mut next, mut seen, mut errors) = (log.oldest().get(), 0, 0);
-        let retained = kept.saturating_sub(next);
+        let (mut next, mut errors) = (log.oldest().get(), 0);
+        let mut missing: Vec<u64> = Vec::new();
         let mut replay = log.replay(Start::Oldest);
         loop {
             match replay.next() {
                 Some(Ok(record)) => {
                     let offset = record.offset().get();
                     assert!(offset >= next, "record {offset} comes behind {next}");
+                    let item = Item::of(&record);
                     let right = match self.records.get(&offset) {
-                        Some(known) => known == record.payload(),
-                        None => self.is_doubtful(record.payload()),
+                        Some(known) => *known == item,
+                        None => self.is_doubtful(&item),
                     };
                     assert!(
                         right,
                         "record {offset} is a wrong one, read-only; one that was appended: {}",
                         self.records.contains_key(&offset)
                     );
+                    missing.extend(next..offset);
                     next = offset + 1;
-                    seen += u64::from(offset < kept);
                 }
                 Some(Err(_)) => {
                     replay.skip_damage();
@@ -212,10 +310,22 @@ impl Model {
                 None => break,
             }
         }
-        assert_eq!(
-            seen, retained,
-            "so many of the kept records can be read before the recovery"
-        );
+        missing.extend(next..kept);
+        for offset in missing.into_iter().filter(|&offset| offset < kept) {
+            assert!(
+                self.may_be_missing(offset),
+                "record {offset} cannot be read before the recovery, of {kept} that were kept"
+            );
+        }
+    }
+
+    /// Whether a compaction may have removed what was appended at an offset.
+    fn may_be_missing(&self, offset: u64) -> bool {
+        match self.records.get(&offset) {
+            Some(item) => self.is_removable(offset, item),
+            // It was found to be removed, or its append has never returned.
+            None => self.compacted,
+        }
     }
 
     /// A log was opened, behind a crash or not, and `kept` records had to survive. What did is what
@@ -230,47 +340,97 @@ impl Model {
         );
         let may = self.oldest..=self.prunable.max(self.oldest);
         assert!(may.contains(&oldest), "begins at {oldest}, not in {may:?}");
-        let found: Vec<Vec<u8>> = (oldest..)
-            .zip(log.replay(Start::Oldest))
-            .map(|(expected, record)| {
+        let found: BTreeMap<u64, Item> = log
+            .replay(Start::Oldest)
+            .map(|record| {
                 let record = record.unwrap_or_else(|error| panic!("a recovered record: {error}"));
-                assert_eq!(record.offset().get(), expected, "offsets are dense");
-                record.payload().to_vec()
+                (record.offset().get(), Item::of(&record))
             })
             .collect();
-        assert_eq!(oldest + found.len() as u64, next);
         self.tally.records_checked += found.len() as u64;
         self.tally.records_pruned += oldest - self.oldest;
-        self.adopt(oldest, &found);
+        self.adopt(&found);
+        self.check_missing(oldest..next, &found);
+        self.check_topics(log, &found);
         self.cut(oldest, next);
         self.check_checkpoints(log);
     }
 
     /// What was in doubt and is there counts as appended.
-    fn adopt(&mut self, oldest: u64, found: &[Vec<u8>]) {
-        let mut at = 0;
-        while at < found.len() {
-            let offset = oldest + at as u64;
+    fn adopt(&mut self, found: &BTreeMap<u64, Item>) {
+        for (&offset, item) in found {
             if let Some(known) = self.records.get(&offset) {
-                assert!(*known == found[at], "record {offset} is a wrong one");
-                at += 1;
+                assert!(known == item, "record {offset} is a wrong one");
                 continue;
             }
+            let place = |items: &Vec<Item>| items.iter().position(|other| other == item);
             let mut doubtful = self.doubtful.iter();
-            let Some((&unit, _)) = doubtful.find(|(_, payloads)| payloads[0] == found[at]) else {
+            let Some((&unit, at)) = doubtful.find_map(|(u, items)| Some((u, place(items)?))) else {
                 panic!("record {offset} is from nowhere");
             };
-            let payloads = self.doubtful.remove(&unit).expect("found");
-            let whole = found[at..].starts_with(&payloads);
-            assert!(
-                whole,
-                "a batch is all or nothing: the one at {offset} is not"
-            );
-            at += payloads.len();
-            let range = offset..offset + payloads.len() as u64;
+            let items = self.doubtful.remove(&unit).expect("found");
+            let start = offset - at as u64;
+            let range = start..start + items.len() as u64;
             self.batches.push(range.clone());
-            self.records.extend(range.zip(payloads));
+            self.records.extend(range.zip(items));
         }
+    }
+
+    /// What is not there must have been removed by a compaction; it never comes back.
+    fn check_missing(&mut self, range: Range<u64>, found: &BTreeMap<u64, Item>) {
+        let missing: Vec<u64> = range.filter(|offset| !found.contains_key(offset)).collect();
+        for &offset in &missing {
+            assert!(self.may_be_missing(offset), "offset {offset} is missing");
+            let Some(item) = self.records.get(&offset).filter(|item| item.is_deletion) else {
+                continue;
+            };
+            let of_topic = |(_, other): &(&u64, &Item)| other.topic == item.topic;
+            // A later deletion does for this one too.
+            let mut newer = found.range(offset..).filter(of_topic);
+            if newer.any(|(_, other)| other.is_deletion) {
+                continue;
+            }
+            let mut older = found.range(..offset);
+            let survivor = older.find(of_topic);
+            assert_eq!(
+                survivor, None,
+                "what {offset} has deleted is there, and it is not"
+            );
+        }
+        for offset in missing {
+            self.tally.records_removed += u64::from(self.records.remove(&offset).is_some());
+        }
+    }
+
+    /// Reading by topic shows what reading everything does.
+    fn check_topics(&mut self, log: &Log, found: &BTreeMap<u64, Item>) {
+        let names: std::collections::BTreeSet<&str> =
+            found.values().map(|item| &*item.topic).collect();
+        let mut listed = log.topics().map(|one| one.expect("a listing"));
+        for name in names.into_iter().filter(|name| !name.is_empty()) {
+            let topic = Topic::new(name).expect("it was one");
+            let of_topic = found.iter().filter(|(_, item)| item.topic == name);
+            let deletion = of_topic.clone().rfind(|(_, item)| item.is_deletion);
+            let alive = |&(offset, _): &(&u64, &Item)| deletion.is_none_or(|(d, _)| offset > d);
+            let expected: Vec<u64> = of_topic.filter(alive).map(|(&offset, _)| offset).collect();
+            let read = log.replay(Start::Oldest).topic(&topic);
+            let read: Vec<u64> = read
+                .map(|record| record.expect("a record of a topic").offset().get())
+                .collect();
+            assert_eq!(read, expected, "the records of {name}");
+            self.tally.topics_read += 1;
+            if let (Some(&first), Some(&last)) = (expected.first(), expected.last()) {
+                let one = listed.next().expect("it is listed");
+                let ends = (
+                    one.topic.as_str(),
+                    one.records,
+                    one.first.get(),
+                    one.last.get(),
+                );
+                assert_eq!(ends, (name, expected.len() as u64, first, last));
+            }
+        }
+        assert_eq!(listed.next(), None, "a topic that is not there");
     }
 
     /// Forgets what did not survive: none of it may ever come back.
@@ -293,7 +453,7 @@ impl Model {
             *undone = next.min(*undone);
         }
         self.records = self.records.split_off(&oldest);
-        (self.oldest, self.prunable, self.durable) = (oldest, oldest, next);
+        (self.oldest, self.prunable, self.durable, self.end) = (oldest, oldest, next, next);
         self.poisoned = false;
     }
 

@@ -18,6 +18,7 @@ fn open(disk: &Disk) -> Result<Log, OpenError> {
         segment_bytes_min: 16 << 10,
         flush: Flush::OnDemand,
         write_path: WritePath::Mapped,
+        ..Options::default()
     };
     Log::open_writer_on(disk, Path::new(DIR), &options)
 }

@@ -5,12 +5,24 @@ use std::path::Path;
 
 use shuttle::future::block_on;
 
-use super::model::{Begun, Shared};
+use super::model::{Begun, Item, Shared};
 use super::random::Random;
 use crate::disk::{DIR, Disk};
-use crate::{Log, Offset, OpenError, Options, ReadError, Record, Start, Tailer};
+use crate::{Log, Offset, OpenError, Options, ReadError, Record, Start, Tailer, Topic};
 
-/// A thread that appends, syncs and prunes.
+/// One of a few topics, of which some names begin with others.
+pub(super) fn some_topic(random: &mut Random) -> Topic {
+    let name = *random.pick(&[
+        "a",
+        "b",
+        "ab",
+        "abc",
+        "long enough to take more than one word",
+    ]);
+    Topic::new(name).expect("a topic")
+}
+
+/// A thread that appends, syncs, prunes, deletes topics and compacts.
 pub(super) struct Producer {
     pub(super) random: Random,
     pub(super) disk: Disk,
@@ -32,6 +44,8 @@ impl Producer {
                     }
                 }
                 11 => self.meet_the_lock(),
+                12 => self.delete_topic(),
+                13 => self.compact(),
                 _ => self.append_one(),
             }
             if self.random.one_in(syncs_in) {
@@ -76,6 +90,33 @@ impl Producer {
         }
     }
 
+    fn delete_topic(&mut self) {
+        let topic = some_topic(&mut self.random);
+        let deletion = Item {
+            topic: topic.to_string(),
+            payload: Vec::new(),
+            is_deletion: true,
+        };
+        let begun = self.model.get().begin(vec![deletion]);
+        let result = self.log.delete_topic(&topic);
+        self.returned(&begun, result.map(|offset| offset..offset.next()));
+    }
+
+    fn compact(&mut self) {
+        self.model.get().compacts();
+        let compacted = match self.random.one_in(2) {
+            true => self.log.compact(|_| ()),
+            false => self.log.compact_wasted(self.random.below(60)),
+        };
+        if self.disk.crashed().is_some() {
+            return;
+        }
+        match compacted {
+            Ok(compacted) => self.model.get().tally.records_compacted += compacted.records,
+            Err(error) => assert!(self.disk.failed().is_some(), "it does not compact: {error}"),
+        }
+    }
+
     /// A second writer is refused, and changes nothing.
     fn meet_the_lock(&self) {
         let second = Log::open_writer_on(&self.disk, Path::new(DIR), &Options::default());
@@ -106,20 +147,39 @@ impl Producer {
     fn append_one(&mut self) {
         let longest = *self.random.pick(&[40, 600, 3000]);
         let payload = self.payload(longest);
-        let begun = self.model.get().begin(vec![payload.clone()]);
-        let result = self
-            .log
-            .append(&payload)
-            .map(|offset| offset..offset.next());
-        self.returned(&begun, result);
+        let topic = (!self.random.one_in(3)).then(|| some_topic(&mut self.random));
+        let item = Item::new(topic.as_ref(), payload.clone());
+        let begun = self.model.get().begin(vec![item]);
+        let result = match &topic {
+            None => self.log.append(&payload),
+            Some(topic) => self.log.append_to(topic, &payload),
+        };
+        self.returned(&begun, result.map(|offset| offset..offset.next()));
     }
 
     fn append_batch(&mut self) {
         let count = 1 + self.random.index(20);
         let longest = 1 + self.random.index(6000 / count);
         let payloads: Vec<Vec<u8>> = (0..count).map(|_| self.payload(longest)).collect();
-        let begun = self.model.get().begin(payloads.clone());
-        let result = self.log.append_batch(&payloads);
+        if self.random.one_in(2) {
+            let items = payloads
+                .iter()
+                .map(|p| Item::new(None, p.clone()))
+                .collect();
+            let begun = self.model.get().begin(items);
+            let result = self.log.append_batch(&payloads);
+            self.returned(&begun, result);
+            return;
+        }
+        let batch: Vec<(Topic, Vec<u8>)> = payloads
+            .into_iter()
+            .map(|payload| (some_topic(&mut self.random), payload))
+            .collect();
+        let item = |(topic, payload): &(Topic, Vec<u8>)| Item::new(Some(topic), payload.clone());
+        let begun = self.model.get().begin(batch.iter().map(item).collect());
+        let result = self
+            .log
+            .append_batch_to(batch.iter().map(|(topic, payload)| (topic, payload)));
         self.returned(&begun, result);
     }
 
@@ -140,10 +200,16 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn follow(&self, mut tailer: Tailer) {
+    /// Follows everything, or one topic.
+    pub(super) fn follow(&self, mut tailer: Tailer, topic: Option<Topic>) {
         if self.durable_only {
             tailer = tailer.durable_only();
         }
+        let begun_at = tailer.next_offset();
+        if let Some(topic) = &topic {
+            tailer = tailer.topic(topic);
+        }
+        let mut offsets = Vec::new();
         // What a reader holds must stay as it was.
         let mut held: Vec<(Record, Vec<u8>)> = Vec::new();
         loop {
@@ -154,9 +220,18 @@ impl Follower {
             }
             match read {
                 Ok(record) => {
-                    assert_eq!(record.offset(), expected, "no gap and no duplicate");
                     let mut model = self.model.get();
-                    model.seen(record.offset(), record.payload());
+                    let may_skip = topic.is_some() || model.was_compacted();
+                    assert!(
+                        record.offset() == expected || may_skip && record.offset() > expected,
+                        "no gap and no duplicate: {} where {expected} belongs",
+                        record.offset()
+                    );
+                    if let Some(topic) = &topic {
+                        assert_eq!(record.topic(), topic.as_str(), "another topic's record");
+                    }
+                    offsets.push(record.offset().get());
+                    model.seen(&record);
                     if self.durable_only {
                         model.promised(record.offset().next());
                     }
@@ -165,7 +240,15 @@ impl Follower {
                         held.push((record, copy));
                     }
                 }
-                Err(ReadError::Closed | ReadError::Pruned { .. }) => break,
+                Err(ReadError::Closed) => {
+                    let model = self.model.get();
+                    let range = begun_at..tailer.next_offset();
+                    let whole = range.end.get() >= model.end();
+                    assert!(whole || self.durable_only, "{range:?} is not all");
+                    model.check_tailed(topic.as_ref(), range, &offsets);
+                    break;
+                }
+                Err(ReadError::Pruned { .. }) => break,
                 Err(error) => {
                     assert!(self.disk.failed().is_some(), "a tailer met: {error}");
                     break;
@@ -218,10 +301,12 @@ impl Spectator {
             match read {
                 Ok(record) => {
                     let offset = record.offset();
-                    assert!(next.is_none_or(|next| next == offset), "no gap, {next:?}");
-                    next = Some(offset.next());
                     let mut model = self.model.get();
-                    model.seen(offset, record.payload());
+                    let may_skip = model.was_compacted();
+                    let in_order = |next| offset == next || may_skip && offset > next;
+                    assert!(next.is_none_or(in_order), "no gap, {next:?}");
+                    next = Some(offset.next());
+                    model.seen(&record);
                     model.tally.spectated += 1;
                     last = Some(record);
                 }
@@ -230,7 +315,7 @@ impl Spectator {
             }
         }
         if let Some(last) = last {
-            let whole = self.model.get().ends_unit(last.offset(), last.payload());
+            let whole = self.model.get().ends_unit(&last);
             assert!(whole, "a batch that ends at {} for readers", last.offset());
         }
     }

@@ -11,7 +11,7 @@ use crate::offset::Offset;
 pub(crate) fn topics_in(
     shared: &Shared,
     range: Range<Offset>,
-    mut tell: impl FnMut(&[u8], Offset),
+    mut tell: impl FnMut(&[u8]),
 ) -> Result<(), ReadError> {
     let mut next = range.start;
     while next < range.end {
@@ -26,10 +26,7 @@ pub(crate) fn topics_in(
             if frame.kind.is_record() {
                 next = base.plus(u64::from(frame.relative) + 1);
                 if frame.topic_bytes > 0 {
-                    tell(
-                        frame.topic(bytes).as_bytes(),
-                        base.plus(frame.relative.into()),
-                    );
+                    tell(frame.topic(bytes).as_bytes());
                 }
             } else if let Ok(gone) = format::absence_of(&frame, bytes, base) {
                 next = next.max(gone.end);

@@ -7,17 +7,13 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 
-use event_listener::{Event, EventListener, IntoNotification, Listener};
+use event_listener::{Event, EventListener, Listener};
 use hashbrown::HashTable;
 
 use super::filter::Filter;
 use crate::log::Shared;
-use crate::offset::Offset;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, fence};
 use crate::topic;
-
-/// Tells a listener the offset of the record that wakes it.
-type Bell = Event<Offset>;
 
 /// The tailers of topics and prefixes. One that has caught up costs a place in a table; a topic that
 /// nobody tails costs nothing.
@@ -41,7 +37,7 @@ struct Keys {
 struct Key {
     name: Box<[u8]>,
     tailers: usize,
-    bell: Arc<Bell>,
+    bell: Arc<Event>,
 }
 
 impl TopicWaiters {
@@ -58,7 +54,7 @@ impl TopicWaiters {
 
     /// Wakes those who wait for records of a topic. Holds no lock while it does: a waker is code of
     /// the caller's.
-    pub(crate) fn wake(&self, name: &[u8], name_hash: u64, offset: Offset) {
+    pub(crate) fn wake(&self, name: &[u8], name_hash: u64) {
         let keys = self.keys();
         let exact = find(&keys.topics, name, name_hash).map(|key| Arc::clone(&key.bell));
         let mut others = Vec::new();
@@ -73,7 +69,7 @@ impl TopicWaiters {
         }
         drop(keys);
         for bell in exact.iter().chain(&others) {
-            ring(bell, offset);
+            bell.notify(usize::MAX);
         }
     }
 
@@ -84,10 +80,10 @@ impl TopicWaiters {
         }
         let keys = self.keys();
         let both = keys.topics.iter().chain(keys.prefixes.iter());
-        let bells: Vec<Arc<Bell>> = both.map(|key| Arc::clone(&key.bell)).collect();
+        let bells: Vec<Arc<Event>> = both.map(|key| Arc::clone(&key.bell)).collect();
         drop(keys);
         for bell in bells {
-            ring(&bell, Offset::ZERO);
+            bell.notify(usize::MAX);
         }
     }
 
@@ -99,7 +95,7 @@ impl TopicWaiters {
     }
 
     /// Notes that somebody tails what the filter lets through.
-    fn register(&self, filter: &Filter) -> Vec<Arc<Bell>> {
+    fn register(&self, filter: &Filter) -> Vec<Arc<Event>> {
         let mut keys = self.keys();
         let mut bells = Vec::new();
         for topic in filter.topics() {
@@ -143,7 +139,7 @@ pub(crate) struct Registration {
     shared: Arc<Shared>,
     durable_only: bool,
     filter: Filter,
-    bells: Vec<Arc<Bell>>,
+    bells: Vec<Arc<Event>>,
 }
 
 impl Registration {
@@ -175,18 +171,22 @@ impl Drop for Registration {
 /// Waits for a record of any of some topics.
 #[derive(Debug)]
 pub(crate) struct TopicListener {
-    listeners: Vec<EventListener<Offset>>,
+    listeners: Vec<EventListener>,
 }
 
 impl TopicListener {
-    /// The offset before which no such record was appended since this began to listen.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Offset> {
-        let listeners = self.listeners.iter_mut();
-        let told = listeners.filter_map(|listener| match Pin::new(listener).poll(cx) {
-            Poll::Ready(offset) => Some(offset),
-            Poll::Pending => None,
-        });
-        told.min().map_or(Poll::Pending, Poll::Ready)
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let told = |listener: &mut EventListener| Pin::new(listener).poll(cx).is_ready();
+        // All of them are asked: each has to know whom to wake.
+        match self
+            .listeners
+            .iter_mut()
+            .map(told)
+            .fold(false, |any, one| any | one)
+        {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
     }
 
     /// Ends it without a word to others, who are told themselves.
@@ -197,7 +197,7 @@ impl TopicListener {
     }
 
     /// As [`poll`](Self::poll), blocking the thread.
-    pub(crate) fn wait(mut self) -> Offset {
+    pub(crate) fn wait(mut self) {
         if self.listeners.len() == 1
             && let Some(only) = self.listeners.pop()
         {
@@ -206,16 +206,12 @@ impl TopicListener {
         let (parker, unparker) = parking::pair();
         let waker = unparker.into();
         loop {
-            if let Poll::Ready(offset) = self.poll(&mut Context::from_waker(&waker)) {
-                return offset;
+            if self.poll(&mut Context::from_waker(&waker)).is_ready() {
+                return self.discard();
             }
             parker.park();
         }
     }
-}
-
-fn ring(bell: &Bell, offset: Offset) {
-    bell.notify(usize::MAX.tag(offset));
 }
 
 fn find<'a>(keys: &'a HashTable<Key>, name: &[u8], hash: u64) -> Option<&'a Key> {
@@ -223,18 +219,18 @@ fn find<'a>(keys: &'a HashTable<Key>, name: &[u8], hash: u64) -> Option<&'a Key>
 }
 
 trait Register {
-    fn enter(&mut self, name: &[u8], hash: u64) -> Arc<Bell>;
+    fn enter(&mut self, name: &[u8], hash: u64) -> Arc<Event>;
     fn leave(&mut self, name: &[u8], hash: u64);
 }
 
 impl Register for HashTable<Key> {
-    fn enter(&mut self, name: &[u8], hash: u64) -> Arc<Bell> {
+    fn enter(&mut self, name: &[u8], hash: u64) -> Arc<Event> {
         let is_it = |key: &Key| *key.name == *name;
         let hash_of = |key: &Key| topic::hash_of(&key.name);
         let mut entry = self.entry(hash, is_it, hash_of).or_insert_with(|| Key {
             name: name.into(),
             tailers: 0,
-            bell: Arc::new(Bell::with_tag()),
+            bell: Arc::new(Event::new()),
         });
         let key = entry.get_mut();
         key.tailers += 1;

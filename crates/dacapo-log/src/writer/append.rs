@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::{SEGMENT_OVERHEAD_BYTES, Writer};
 use crate::clock;
@@ -112,7 +113,7 @@ impl Writer {
         }
         let appended = self.append_locked(&mut self.appender(), records.clone(), stamp, total);
         match &appended {
-            Ok(offsets) if self.shared.visible.announce() => self.tell(offsets.start, records),
+            Ok(_) if self.shared.visible.announce() => self.tell(records),
             Ok(_) => {}
             Err(AppendError::Poisoned { .. }) => self.shared.durable.wake(),
             Err(_) => {}
@@ -122,12 +123,10 @@ impl Writer {
 
     /// Wakes those who wait for records of the topics that were appended to.
     #[cold]
-    fn tell<'a>(&self, first: Offset, records: impl Iterator<Item = NewRecord<'a>>) {
+    fn tell<'a>(&self, records: impl Iterator<Item = NewRecord<'a>>) {
         let waiters = self.shared.visible.topics();
-        for (i, record) in (0..).zip(records) {
-            if let Some(topic) = record.topic {
-                waiters.wake(topic.as_str().as_bytes(), topic.name_hash(), first.plus(i));
-            }
+        for topic in records.filter_map(|record| record.topic) {
+            waiters.wake(topic.as_str().as_bytes(), topic.name_hash());
         }
     }
 
@@ -251,6 +250,7 @@ impl Writer {
         appender.names_changed = true;
         if let Some(filled) = appender.segment.replace(Active::new(writer, 0, false)) {
             appender.filled_bytes = filled.writer.file_bytes();
+            self.rolled.store(true, Relaxed);
             self.flusher.request();
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! Flushing: group commit, and the durable watermark.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 
 use super::Writer;
@@ -20,7 +21,12 @@ impl Writer {
         let flushed = self.flush_in_turn(target);
         // Without the turn: a waker is code of the caller's.
         match &flushed {
-            Ok(_) => self.shared.announce(&self.shared.durable),
+            Ok(_) => {
+                if self.rolled.swap(false, Relaxed) {
+                    self.shared.announce_roll();
+                }
+                self.shared.announce(&self.shared.durable);
+            }
             Err(_) => self.shared.durable.wake(),
         }
         flushed

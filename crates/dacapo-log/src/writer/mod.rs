@@ -25,7 +25,7 @@ use crate::offset::Offset;
 use crate::options::Options;
 use crate::prepare::Preparer;
 use crate::segment_writer::SegmentWriter;
-use crate::sync::{Mutex, MutexGuard, OnceLock};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, OnceLock};
 
 /// Bytes of a segment that no record can use: header, footer, the frame that begins it, and the
 /// sector that is kept for the last mark.
@@ -43,6 +43,8 @@ pub(crate) struct Writer {
     poison: OnceLock<Arc<FileError>>,
     /// The log's directory, whose names are synced.
     names: DiskFile,
+    /// A segment was filled, and nobody was told yet.
+    rolled: AtomicBool,
     /// Held by the one compaction that runs.
     compacting: Mutex<()>,
     /// Held by the one flush that runs.
@@ -103,6 +105,7 @@ impl Writer {
             appender: Mutex::new(appender),
             poison: OnceLock::new(),
             names,
+            rolled: AtomicBool::new(false),
             compacting: Mutex::new(()),
             flushing: Mutex::new(()),
             flusher: Flusher::new(options.flush),
