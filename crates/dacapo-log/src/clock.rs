@@ -1,6 +1,6 @@
 //! The time that records carry, and the time that work takes.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, Timespec};
 
@@ -9,6 +9,10 @@ use rustix::time::{ClockId, Timespec};
 /// The coarse clock, because reading the exact one costs as much as the rest of a small append.
 #[inline]
 pub(crate) fn now_micros() -> u64 {
+    #[cfg(all(test, not(simulation)))]
+    if let Some(set) = tests::SET.get() {
+        return set;
+    }
     let now = read(ClockId::RealtimeCoarse);
     // A clock set before 1970 counts as 1970.
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
@@ -24,6 +28,15 @@ pub(crate) fn uptime() -> Duration {
     )
 }
 
+/// The first timestamp that is not before `time`.
+pub(crate) fn timestamp_at(time: SystemTime) -> u64 {
+    // A time before 1970 is before every record.
+    let since_epoch = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since_epoch.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX)
+}
+
 #[cfg(not(simulation))]
 #[inline]
 fn read(clock: ClockId) -> Timespec {
@@ -34,4 +47,28 @@ fn read(clock: ClockId) -> Timespec {
 #[cfg(simulation)]
 fn read(_: ClockId) -> Timespec {
     crate::disk::next_tick()
+}
+
+#[cfg(all(test, not(simulation)))]
+pub(crate) mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        pub(super) static SET: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    /// Sets this thread's time, in microseconds since the Unix epoch, and stops it there.
+    pub(crate) fn set(micros: u64) {
+        SET.set(Some(micros));
+    }
+
+    #[test]
+    fn a_time_between_two_timestamps_is_that_of_the_later_one() {
+        let at = |nanos| timestamp_at(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos));
+        assert_eq!([at(0), at(1), at(999), at(1000), at(1001)], [0, 1, 1, 1, 2]);
+        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!(timestamp_at(before), 0);
+    }
 }

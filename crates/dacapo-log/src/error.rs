@@ -505,7 +505,8 @@ pub enum SyncError {
     Closed,
 }
 
-/// Reading failed. The reader stays where it was, except behind [`Lost`](Self::Lost) records.
+/// Reading failed. The reader stays where it was, except behind [`Lost`](Self::Lost) records, and
+/// behind [`Pruned`](Self::Pruned) ones if it began with [`Start::AtOrOldest`](crate::Start::AtOrOldest).
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -517,7 +518,9 @@ pub enum ReadError {
         /// The offset of the next append.
         next: Offset,
     },
-    /// Retention removed the record; `oldest` is the first one still here.
+    /// The record was dropped; `oldest` is the first one still here. A reader that began with
+    /// [`Start::AtOrOldest`](crate::Start::AtOrOldest) reports it once, and goes on from there by
+    /// itself.
     #[error("offset {requested} was pruned; the oldest record is {oldest}")]
     Pruned {
         /// The record that was asked for.

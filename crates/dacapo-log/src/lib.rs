@@ -24,6 +24,7 @@
 //! - [`Log::append`] returns when a record is visible and safe from a killed process;
 //!   [`Log::durable`] and [`Log::sync`] when it is safe from power loss.
 //! - [`Log::replay`] reads to the end as of now, [`Log::tail`] goes on from there.
+//! - [`Options::retention`] drops what is old, [`Log::hold`] keeps what is still needed.
 //! - [`Options::open_read_only`] reads a log that another process is writing.
 //! - [`verify()`] checks every byte, and [`repair()`] copies what is sound of a damaged log.
 //! - Everything works on any async runtime and on none.
@@ -49,6 +50,7 @@ mod format;
 #[doc(hidden)]
 pub mod fuzzing;
 mod guard;
+mod holds;
 mod index;
 mod indexer;
 mod lock;
@@ -69,6 +71,7 @@ mod record;
 mod recovery;
 mod repair;
 mod replay;
+mod retention;
 mod scan;
 mod segment;
 mod segment_builder;
@@ -81,6 +84,7 @@ mod segments;
 )]
 #[doc(hidden)]
 pub mod simulation;
+mod since;
 mod stamp;
 mod status;
 mod sync;
@@ -96,12 +100,14 @@ pub use error::{
     AppendError, Corruption, Damage, FileError, OpenError, ReadError, RepairError, SyncError,
     TopicError,
 };
+pub use holds::{Hold, HoldStatus};
 pub use log::Log;
 pub use offset::{Checkpoint, Epoch, Offset, Start};
 pub use options::{Flush, Options, WritePath};
 pub use record::{Record, RecordRef};
 pub use repair::{Repair, repair};
 pub use replay::Replay;
+pub use retention::{Kept, Pruning, Retention};
 pub use stamp::Stamp;
 pub use status::{EpochStatus, Status};
 pub use tailer::Tailer;

@@ -6,12 +6,15 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
 
+use crate::clock;
 use crate::compaction::{CompactError, Compacted};
 use crate::disk::Disk;
 use crate::error::{AppendError, Corruption, FileError, OpenError, ReadError, SyncError};
 use crate::follower::{self, Follower};
 use crate::format::{self, EpochStart};
+use crate::holds::{Hold, Holds};
 use crate::indexer::Indexer;
 use crate::lock::Lock;
 use crate::meta;
@@ -22,6 +25,7 @@ use crate::reader::Reader;
 use crate::record::Record;
 use crate::recovery::{self, Recovered, Unfinished};
 use crate::replay::Replay;
+use crate::retention::{Pruning, Retention, Rule};
 use crate::segment::Segment;
 use crate::segment_writer::SegmentWriter;
 use crate::segments::Segments;
@@ -97,6 +101,7 @@ pub(crate) struct Shared {
     indexer: Option<Indexer>,
     /// Damage that was met while opening.
     pub(crate) noticed: Mutex<Vec<Corruption>>,
+    pub(crate) holds: Arc<Holds>,
     closed: AtomicBool,
 }
 
@@ -127,6 +132,7 @@ impl Shared {
             follower: opened.follower,
             indexer: opened.indexer,
             noticed: Mutex::new(opened.noticed),
+            holds: Arc::new(Holds::new(opened.first)),
             closed: AtomicBool::new(false),
         }
     }
@@ -246,7 +252,11 @@ impl Shared {
         let requested = match start {
             Start::Oldest => return Ok(oldest),
             Start::Latest => return Ok(next),
+            Start::Since(time) => return self.offset_at(clock::timestamp_at(time)),
             Start::At(offset) => offset,
+            // The reader itself tells of what was dropped.
+            Start::AtOrOldest(offset) if offset < oldest => return Ok(offset),
+            Start::AtOrOldest(offset) => offset,
             Start::Resume(checkpoint) => match meta::rewound_to(&self.epochs(), checkpoint, oldest)
             {
                 Some(resume_at) => {
@@ -353,7 +363,8 @@ impl Log {
                 writer: Some(Arc::clone(&writer)),
             }),
         };
-        Writer::start_flushing(writer)?;
+        Writer::start_flushing(Arc::clone(&writer))?;
+        Writer::start_keeping(writer)?;
         Ok(log)
     }
 
@@ -533,12 +544,14 @@ impl Log {
         self.sync_writer()?.flush()
     }
 
-    /// Drops the oldest segments, those of which every record lies before `before`, and returns the
-    /// oldest record that is left. Gives whole files back, so that some records before `before`
-    /// usually stay; never drops a record that is not durable.
+    /// Drops the oldest segments, those of which every record lies before `before`.
+    ///
+    /// Gives whole files back, so that some records before `before` usually stay. Never drops a
+    /// record that is not durable, or that a [`Hold`] keeps, and never the newest segment that holds
+    /// a record. [`Pruning::kept`] says which of these it was.
     ///
     /// Readers that stand in a dropped segment finish with it. Who then, or later, asks for a
-    /// dropped record gets [`ReadError::Pruned`].
+    /// dropped record gets [`ReadError::Pruned`]. What was dropped stays so after a crash.
     ///
     /// ```
     /// use dacapo_log::{Log, Offset};
@@ -550,16 +563,93 @@ impl Log {
     ///     log.append(&[7; 1000])?;
     /// }
     /// let next = log.sync()?;
-    /// assert!(log.prune(next)? > Offset::ZERO);
-    /// assert_eq!(log.get(Offset::ZERO).unwrap_err().to_string().lines().count(), 1);
+    /// let pruned = log.prune(next)?;
+    /// assert!(pruned.oldest > Offset::ZERO);
+    /// assert_eq!(log.oldest(), pruned.oldest);
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
     /// [`SyncError::Poisoned`] if a write or sync has failed.
-    pub fn prune(&self, before: Offset) -> Result<Offset, SyncError> {
-        self.sync_writer()?.prune(before)
+    pub fn prune(&self, before: Offset) -> Result<Pruning, SyncError> {
+        self.sync_writer()?.prune(Rule::Before(before))
+    }
+
+    /// What [`prune`](Self::prune) would drop now; also of a log that was opened read-only, where the
+    /// holds of the writing process are not known.
+    ///
+    /// # Errors
+    /// In a read-only log those of looking at its files.
+    pub fn would_prune(&self, before: Offset) -> Result<Pruning, ReadError> {
+        self.inner.shared.would_prune(Rule::Before(before))
+    }
+
+    /// Drops the oldest segments that `retention` does not keep, as [`prune`](Self::prune) does.
+    ///
+    /// [`Options::retention`] does so in the background.
+    ///
+    /// ```
+    /// use dacapo_log::{Log, Retention};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::options().segment_bytes_max(16 << 10).open(dir.path())?;
+    /// for _ in 0..100 {
+    ///     log.append(&[7; 1000])?;
+    /// }
+    /// log.sync()?;
+    /// log.retain(&Retention::default().records_max(50))?;
+    /// assert!((50..70).contains(&log.next_offset().since(log.oldest())));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`prune`](Self::prune).
+    pub fn retain(&self, retention: &Retention) -> Result<Pruning, SyncError> {
+        self.sync_writer()?.prune(Rule::Retention(retention))
+    }
+
+    /// What [`retain`](Self::retain) would drop now; also of a log that was opened read-only, where
+    /// the holds of the writing process are not known.
+    ///
+    /// # Errors
+    /// As [`would_prune`](Self::would_prune).
+    pub fn would_retain(&self, retention: &Retention) -> Result<Pruning, ReadError> {
+        self.inner.shared.would_prune(Rule::Retention(retention))
+    }
+
+    /// Keeps the record at `offset`, and all behind it, from being dropped for as long as the
+    /// returned value lives, and this log is open.
+    ///
+    /// Records that were dropped before are not held: [`Hold::offset`] is the first one that is. In
+    /// a log that was opened read-only, nothing is held back: its writer does not know.
+    ///
+    /// ```
+    /// use dacapo_log::{Kept, Log, Offset};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::options().segment_bytes_max(16 << 10).open(dir.path())?;
+    /// for _ in 0..100 {
+    ///     log.append(&[7; 1000])?;
+    /// }
+    /// let next = log.sync()?;
+    /// let backup = log.hold("backup", Offset::ZERO);
+    /// assert_eq!(backup.offset(), Offset::ZERO); // nothing was dropped before
+    ///
+    /// let pruned = log.prune(next)?;
+    /// assert_eq!(pruned.oldest, Offset::ZERO);
+    /// assert!(matches!(pruned.kept, Some(Kept::Held(hold)) if hold.name == "backup"));
+    ///
+    /// drop(backup);
+    /// assert!(log.prune(next)?.oldest > Offset::ZERO);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn hold(&self, name: impl Into<String>, offset: Offset) -> Hold {
+        Hold::take(&self.inner.shared.holds, name.into(), offset)
     }
 
     /// Gives back the space of records of deleted topics, and of those beyond a
@@ -689,6 +779,38 @@ impl Log {
         found
             .filter(|record| record.offset() == offset)
             .ok_or(ReadError::Removed { offset })
+    }
+
+    /// The offset of the first record of this time or later; behind all records where they are
+    /// older, and that of the oldest one where it is later. [`Start::Since`] begins there.
+    ///
+    /// Timestamps never go back in a log, and have the resolution of the kernel's tick, 1 to 10 ms.
+    /// Where records were lost or are damaged that may be of this time or later, it is the offset of
+    /// the first of those: reading from there reports them. Reads a few records of one segment.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use dacapo_log::{Log, Offset, Start};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path())?;
+    /// let offset = log.append(b"just now")?;
+    ///
+    /// let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    /// assert_eq!(log.offset_at(an_hour_ago)?, offset);
+    /// assert_eq!(log.replay(Start::Since(an_hour_ago)).count(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ReadError::Io`] where a segment cannot be opened; in a read-only log also those of looking
+    /// at its files.
+    pub fn offset_at(&self, time: SystemTime) -> Result<Offset, ReadError> {
+        let shared = &self.inner.shared;
+        shared.refresh()?;
+        shared.offset_at(clock::timestamp_at(time))
     }
 
     /// The offset of the oldest record that the log holds, or will.

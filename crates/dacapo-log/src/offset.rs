@@ -1,6 +1,7 @@
 //! Places in a log: a record's number, a log's epoch, and where a reader starts.
 
 use std::fmt;
+use std::time::SystemTime;
 
 /// A record's place in the log: 0 for the first record ever appended, then dense.
 ///
@@ -131,8 +132,16 @@ pub enum Start {
     Oldest,
     /// Behind the newest record: only what is appended from now on.
     Latest,
-    /// The record with this offset; one past the newest record is allowed.
+    /// The record with this offset; one past the newest record is allowed. Where the record was
+    /// dropped, [`Pruned`](crate::ReadError::Pruned) ends the reading.
     At(Offset),
+    /// As [`At`](Self::At), or the oldest record where that one was dropped: reading then reports
+    /// [`Pruned`](crate::ReadError::Pruned) once, and goes on by itself. The same when the reader
+    /// falls behind what is dropped later.
+    AtOrOldest(Offset),
+    /// The first record of this time or later, and behind all others where they are older; see
+    /// [`Log::offset_at`](crate::Log::offset_at).
+    Since(SystemTime),
     /// Where an earlier reader stopped, checked against the log's epochs.
     Resume(Checkpoint),
 }

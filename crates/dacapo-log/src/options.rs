@@ -7,6 +7,7 @@ use crate::compaction::TopicLimits;
 use crate::error::OpenError;
 use crate::format;
 use crate::log::Log;
+use crate::retention::Retention;
 
 /// When appended records are written through to the disk without being asked.
 ///
@@ -58,6 +59,7 @@ pub struct Options {
     pub(crate) flush: Flush,
     pub(crate) write_path: WritePath,
     pub(crate) topic_limits: TopicLimits,
+    pub(crate) retention: Retention,
 }
 
 impl Default for Options {
@@ -68,6 +70,7 @@ impl Default for Options {
             flush: Flush::Interval(Duration::from_secs(1)),
             write_path: WritePath::Auto,
             topic_limits: TopicLimits::default(),
+            retention: Retention::default(),
         }
     }
 }
@@ -109,6 +112,17 @@ impl Options {
     /// [compaction](Log::compact), and can be read until then.
     pub fn topic_limit(mut self, prefix: &str, records: u64) -> Self {
         self.topic_limits.set(prefix, records);
+        self
+    }
+
+    /// What is dropped in the background, while the log is open: nothing by default.
+    ///
+    /// One thread of the log looks once a segment was filled and is durable, and from time to time:
+    /// every minute, or 16 times in [`age_max`](Retention::age_max) if that is more often, but at
+    /// most once a second; not yet when the log is opened. It does what [`Log::retain`] does, and a
+    /// failure poisons the log as one of that does.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 

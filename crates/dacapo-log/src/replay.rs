@@ -13,7 +13,8 @@ use crate::topic::Topic;
 ///
 /// Made by [`Log::replay`](crate::Log::replay). Each record is verified when it is read. After an
 /// error the iterator ends; behind damage it goes on with [`skip_damage`](Self::skip_damage), and
-/// behind [`Lost`](ReadError::Lost) records by itself.
+/// behind [`Lost`](ReadError::Lost) records by itself, as behind dropped ones if it began with
+/// [`Start::AtOrOldest`].
 #[derive(Debug)]
 #[must_use = "a replay reads nothing until it is iterated"]
 pub struct Replay {
@@ -36,6 +37,7 @@ impl Replay {
         };
         let mut reader = Reader::new(shared, next);
         reader.begins_anew(start == Start::Oldest);
+        reader.passes_pruned(matches!(start, Start::AtOrOldest(_)));
         Self {
             reader,
             end,
@@ -148,7 +150,7 @@ impl Replay {
                 }
             },
             Err(error) => {
-                self.failed = !matches!(error, ReadError::Lost { .. });
+                self.failed = !self.reader.is_behind_gap();
                 Err(error)
             }
         }

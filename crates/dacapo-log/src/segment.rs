@@ -4,6 +4,8 @@
 //! Byte layout: docs/format.md. Writing is the appender's job; which segments there are is
 //! `segments.rs`.
 
+mod since;
+
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -371,13 +373,7 @@ impl Segment {
     /// The nearest point before a record, from an index that was checked to tell the truth there.
     fn index_point(&self, disk: &Disk, relative: u32) -> Option<IndexPoint> {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = self.dir();
-        let points = match index.take() {
-            Some(points) => points,
-            None => {
-                index::load(disk, dir, self.base, self.nonce).unwrap_or_else(|| self.build_index())
-            }
-        };
+        let points = index.take().unwrap_or_else(|| self.load_index(disk));
         let points = if self.is_true(index::point_before(&points, relative)) {
             points
         } else {
@@ -386,13 +382,24 @@ impl Segment {
         index::point_before(index.insert(points), relative)
     }
 
+    /// The index on file, or else as the frames give it.
+    fn load_index(&self, disk: &Disk) -> Vec<IndexPoint> {
+        let found = index::load(disk, self.dir(), self.base, self.nonce);
+        found.unwrap_or_else(|| self.build_index())
+    }
+
     /// Whether the record of an index point is where the point says.
     pub(crate) fn is_true(&self, point: Option<IndexPoint>) -> bool {
         // No point before a record: only right where nothing is indexed at all.
-        point.is_none_or(|point| {
-            let frame = format::decode_frame(self.published(), point.position as usize, self.nonce);
-            frame.is_ok_and(|frame| frame.kind.is_record() && frame.relative == point.relative)
-        })
+        point.is_none_or(|point| self.record_at(point).is_some())
+    }
+
+    /// The record of an index point, if it is where the point says.
+    fn record_at(&self, point: IndexPoint) -> Option<Frame> {
+        let frame = format::decode_frame(self.published(), point.position as usize, self.nonce);
+        frame
+            .ok()
+            .filter(|frame| frame.kind.is_record() && frame.relative == point.relative)
     }
 
     /// The index as the frames themselves give it, across damaged places.

@@ -194,17 +194,29 @@ impl Segments {
             .map(|(&base, _)| base)
     }
 
-    /// Base and end of the oldest segments: those that are sealed and end at or before `until`.
-    pub(crate) fn sealed_before(&self, until: Offset) -> Vec<(Offset, Offset)> {
+    /// The base of the first segment that can hold a record of this timestamp or later; `None` where
+    /// all records are older.
+    pub(crate) fn base_since(&self, timestamp_micros: u64) -> Option<Offset> {
+        // One that is growing may: what is the newest in it, only a look into it tells.
+        let can_hold = |footer: &Footer| footer.last_timestamp_micros >= timestamp_micros;
         let list = self.list();
-        let ended = |(&base, entry): (&Offset, &Entry)| {
-            let footer = entry
-                .footer
-                .as_ref()
-                .filter(|footer| footer.next <= until)?;
-            Some((base, footer.next))
-        };
-        list.entries.iter().map_while(ended).collect()
+        let mut entries = list.entries.iter();
+        entries
+            .find(|(_, entry)| entry.footer.as_ref().is_none_or(can_hold))
+            .map(|(&base, _)| base)
+    }
+
+    /// The footer of the last segment that begins before `base`.
+    pub(crate) fn footer_before(&self, base: Offset) -> Option<Footer> {
+        let list = self.list();
+        let (_, entry) = list.entries.range(..base).next_back()?;
+        entry.footer.clone()
+    }
+
+    /// The bases of the segments that begin before `first`.
+    pub(crate) fn bases_before(&self, first: Offset) -> Vec<Offset> {
+        let list = self.list();
+        list.entries.range(..first).map(|(&base, _)| base).collect()
     }
 
     /// Forgets the segments that begin before `first`.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::ReadError;
 use crate::format;
+use crate::holds::HoldStatus;
 use crate::lock;
 use crate::log::Shared;
 use crate::meta;
@@ -47,6 +48,9 @@ pub struct Status {
     pub clean: bool,
     /// The process that has the log open for writing now.
     pub writer_pid: Option<u32>,
+    /// What keeps old records from being dropped, the lowest first: the holds that were taken of
+    /// this opening of the log.
+    pub holds: Vec<HoldStatus>,
 }
 
 /// One epoch of a log, and the recovery that began it.
@@ -123,6 +127,7 @@ impl Status {
                 .as_ref()
                 .is_some_and(|loaded| loaded.meta.clean.is_some()),
             writer_pid: lock::writer_pid(&shared.disk, &shared.dir),
+            holds: shared.holds.list(),
         })
     }
 }

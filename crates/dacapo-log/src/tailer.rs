@@ -84,6 +84,7 @@ impl Tailer {
         };
         let mut reader = Reader::new(shared, next);
         reader.begins_anew(start == Start::Oldest);
+        reader.passes_pruned(matches!(start, Start::AtOrOldest(_)));
         Self {
             reader,
             durable_only: false,
@@ -150,7 +151,8 @@ impl Tailer {
     ///
     /// # Errors
     /// See [`ReadError`]. The tailer stays where it was; behind damage it goes on with
-    /// [`skip_damage`](Self::skip_damage), and behind [`Lost`](ReadError::Lost) records by itself.
+    /// [`skip_damage`](Self::skip_damage), and behind [`Lost`](ReadError::Lost) records by itself, as
+    /// behind dropped ones if it began with [`Start::AtOrOldest`].
     pub fn try_next(&mut self) -> Result<Option<Record>, ReadError> {
         if let Some(refused) = &self.refused {
             return Err(refused.clone());

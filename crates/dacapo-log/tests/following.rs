@@ -35,7 +35,7 @@ fn a_follower_whose_segment_was_dropped_is_told_where_the_log_begins() {
         log.append(&[7; 1000]).unwrap();
     }
     let next = log.sync().unwrap();
-    let first = log.prune(next).unwrap();
+    let first = log.prune(next).unwrap().oldest;
 
     let left_in_its_segment = loop {
         match tailer.next_blocking() {

@@ -795,7 +795,7 @@ fn a_pruned_log_begins_where_it_began() {
     let log = Oracle::closed(400);
     let first = {
         let pruned = small_segments().open(log.path()).unwrap();
-        pruned.prune(Offset::new(200)).unwrap()
+        pruned.prune(Offset::new(200)).unwrap().oldest
     };
     assert!(first > Offset::ZERO);
     let (_above, dst) = repaired();

@@ -24,12 +24,15 @@ pub(crate) struct Reader {
     place: Option<Place>,
     /// The record that was read last.
     span: Span,
-    /// Lost records were reported last: there is no damage to be skipped.
+    /// Lost or dropped records were reported last, and the reader stands behind them: there is no
+    /// damage to be skipped.
     behind_gap: bool,
     /// Deletions that were made before it began are no records to it.
     begins_anew: bool,
     /// `None`: every record is wanted.
     selection: Option<Box<Selection>>,
+    /// Where the next record was dropped, reports that and goes on with the oldest one.
+    passes_pruned: bool,
 }
 
 #[derive(Debug)]
@@ -56,6 +59,7 @@ impl Reader {
             behind_gap: false,
             begins_anew: false,
             selection: None,
+            passes_pruned: false,
         }
     }
 
@@ -84,6 +88,11 @@ impl Reader {
         self.begins_anew = begins_anew;
     }
 
+    /// Whether the reader goes on with the oldest record where its next one was dropped.
+    pub(crate) fn passes_pruned(&mut self, passes_pruned: bool) {
+        self.passes_pruned = passes_pruned;
+    }
+
     /// What the reader was asked to see; `None` for everything.
     pub(crate) fn filter(&self) -> Option<&Filter> {
         Some(self.selection.as_ref()?.filter())
@@ -99,7 +108,8 @@ impl Reader {
 
     /// Reads and verifies the next record, if there is one before `limit`: `true` if so.
     ///
-    /// After an error the reader stands where it stood; behind [`ReadError::Lost`] records, however.
+    /// After an error the reader stands where it stood; behind [`ReadError::Lost`] records, however,
+    /// and behind [`ReadError::Pruned`] ones if it passes those.
     #[inline]
     pub(crate) fn advance(&mut self, limit: Offset) -> Result<bool, ReadError> {
         match &self.selection {
@@ -174,13 +184,18 @@ impl Reader {
         self.behind_gap = false;
         let oldest = self.shared.oldest();
         if self.next < oldest {
-            return Err(ReadError::Pruned {
-                requested: self.next,
-                oldest,
-            });
+            return Err(self.pruned(oldest));
         }
-        let held = self.shared.segments.holding(self.next);
-        let segment = held.map_err(|error| self.or_pruned(error))?;
+        let segment = match self.shared.segments.holding(self.next) {
+            Err(missing @ ReadError::SegmentMissing { .. }) => {
+                let oldest = self.shared.refresh_oldest();
+                return Err(match self.next < oldest {
+                    true => self.pruned(oldest),
+                    false => missing,
+                });
+            }
+            held => held?,
+        };
         // Without a place: nothing behind its first frame is to be found sound either.
         segment
             .check_name()
@@ -205,16 +220,14 @@ impl Reader {
         found.map(|_| ()).map_err(ReadError::from)
     }
 
-    /// A segment that is gone may have been dropped since the reader looked.
-    fn or_pruned(&self, error: ReadError) -> ReadError {
-        let ReadError::SegmentMissing { .. } = error else {
-            return error;
-        };
-        let (requested, oldest) = (self.next, self.shared.refresh_oldest());
-        match requested < oldest {
-            true => ReadError::Pruned { requested, oldest },
-            false => error,
+    /// The next record was dropped.
+    fn pruned(&mut self, oldest: Offset) -> ReadError {
+        let requested = self.next;
+        if self.passes_pruned {
+            self.next = oldest;
+            self.behind_gap = true;
         }
+        ReadError::Pruned { requested, oldest }
     }
 
     /// The reader stands on a frame that stands for the next record, which is gone: moves behind it.
@@ -273,7 +286,8 @@ impl Reader {
             .into()
     }
 
-    /// Whether the last thing reported were [`ReadError::Lost`] records.
+    /// Whether the last thing reported were records behind which the reader goes on by itself:
+    /// [`ReadError::Lost`], or [`ReadError::Pruned`] if it passes those.
     pub(crate) fn is_behind_gap(&self) -> bool {
         self.behind_gap
     }

@@ -54,10 +54,11 @@ impl Reader {
         let segment = match (&found_in.segment, held) {
             (Some(segment), _) => Arc::clone(segment),
             (None, Some(held)) if held.base() == found_in.base => held,
-            (None, _) => {
-                let held = self.shared.segments.holding(self.next);
-                held.map_err(|error| self.or_pruned(error))?
-            }
+            (None, _) => match self.shared.segments.holding(self.next) {
+                // Looking for the record says whether it was dropped.
+                Err(ReadError::SegmentMissing { .. }) => return Ok(()),
+                held => held?,
+            },
         };
         let position = match wanted.position {
             Some(position) => Some(position as usize),
@@ -138,13 +139,13 @@ impl Selection {
     }
 
     /// Finds out what the segment of the next record holds.
-    fn look(&mut self, reader: &Reader) -> Result<(), ReadError> {
-        let shared = &reader.shared;
-        let oldest = shared.oldest();
+    fn look(&mut self, reader: &mut Reader) -> Result<(), ReadError> {
+        reader.behind_gap = false;
+        let oldest = reader.shared.oldest();
         if reader.next < oldest {
-            let requested = reader.next;
-            return Err(ReadError::Pruned { requested, oldest });
+            return Err(reader.pruned(oldest));
         }
+        let shared = &reader.shared;
         if self.deletions.is_none() {
             let mut deletions = deletions(shared, &self.filter, reader.next)?;
             if reader.begins_anew {
@@ -170,7 +171,7 @@ impl Selection {
         let end = sealed.map(|footer| footer.next);
         let (filter, mut is_whole, mut known_to) = (&self.filter, true, end);
         let mut walked = None;
-        let places = topics::ask(
+        let asked = topics::ask(
             shared,
             &summary,
             |file| file.places(filter, relative),
@@ -180,8 +181,15 @@ impl Selection {
                 walked = Some(Arc::clone(segment));
                 index.places(segment.published(), filter, relative)
             },
-        )
-        .map_err(|error| reader.or_pruned(error))?;
+        );
+        let places = match asked {
+            // Reading on says whether it was dropped.
+            Err(ReadError::SegmentMissing { .. }) => {
+                self.read_all_to = reader.next.next();
+                return Ok(());
+            }
+            places => places?,
+        };
         let known_to = known_to.unwrap_or(reader.next);
         if !is_whole || known_to <= reader.next {
             self.read_all_to = known_to.max(reader.next.next());

@@ -2,6 +2,7 @@
 //! generation, with a model beside it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use shuttle::thread;
 
@@ -12,7 +13,7 @@ use super::random::Random;
 use super::users::{Follower, Producer, Spectator, some_topic};
 use crate::disk::{DIR, Disk, Fault, errnos_of};
 use crate::verify::verify_log;
-use crate::{Flush, Log, Offset, OpenError, Options, Start, WritePath};
+use crate::{Flush, Log, Offset, OpenError, Options, Retention, Start, WritePath};
 
 /// How a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +28,8 @@ pub(super) struct Life {
     random: Random,
     disk: Disk,
     options: Options,
+    /// How many of the newest records the options' retention keeps in any case, if they have one.
+    keeps_newest: Option<u64>,
     model: Shared,
     /// So many records have to be there when the log is opened next.
     kept: u64,
@@ -37,7 +40,9 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) fn new(mut random: Random) -> Self {
+        let (keeps_newest, retention) = retention(&mut random);
         let options = Options {
+            retention,
             segment_bytes_max: *random.pick(&[16 << 10, 32 << 10]),
             segment_bytes_min: 16 << 10,
             flush: Flush::OnDemand,
@@ -47,6 +52,7 @@ impl Life {
         Self {
             disk: Disk::new(random.fork()),
             options,
+            keeps_newest,
             model: Shared::default(),
             kept: 0,
             opened: false,
@@ -149,6 +155,9 @@ impl Life {
         });
         self.disk
             .without_fault(|| self.model.get().check_opened(&log, self.kept));
+        if let Some(newest) = self.keeps_newest {
+            self.model.get().prune_but(newest);
+        }
         self.opened = true;
         Some(log)
     }
@@ -179,13 +188,13 @@ impl Life {
                     disk: self.disk.clone(),
                     model: self.model.clone(),
                     durable_only: self.random.one_in(2),
+                    passes_pruned: self.random.one_in(2),
                 };
-                let start = Start::At(Offset::new(
-                    log.oldest().get()
-                        + self
-                            .random
-                            .below(log.next_offset().get() - log.oldest().get() + 1),
-                ));
+                let (oldest, next) = (log.oldest().get(), log.next_offset().get());
+                let start = match follower.passes_pruned {
+                    true => Start::AtOrOldest(Offset::new(self.random.below(next + 1))),
+                    false => Start::At(Offset::new(oldest + self.random.below(next - oldest + 1))),
+                };
                 let topic = self.random.one_in(2).then(|| some_topic(&mut self.random));
                 let tailer = log.tail(start);
                 thread::spawn(move || follower.follow(tailer, topic))
@@ -198,6 +207,7 @@ impl Life {
                     disk: self.disk.clone(),
                     model: self.model.clone(),
                     log: log.clone(),
+                    hold: None,
                 };
                 thread::spawn(move || producer.produce())
             })
@@ -314,6 +324,24 @@ impl Life {
             };
             self.disk = self.disk.after_power_cut(&mut cut);
         }
+    }
+}
+
+/// A retention, or none, and how many of the newest records it keeps in any case.
+pub(super) fn retention(random: &mut Random) -> (Option<u64>, Retention) {
+    let unlimited = Retention::default();
+    match random.below(6) {
+        0 => {
+            let newest = random.below(40);
+            (Some(newest), unlimited.records_max(newest))
+        }
+        1 => (Some(0), unlimited.bytes_max(random.below(80 << 10))),
+        2 => {
+            // Each look at the clock takes a millisecond.
+            let age = Duration::from_millis(random.below(200));
+            (Some(0), unlimited.age_max(age))
+        }
+        _ => (None, unlimited),
     }
 }
 

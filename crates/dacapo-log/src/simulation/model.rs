@@ -53,6 +53,10 @@ pub(crate) struct Model {
     oldest: u64,
     /// The furthest that anybody asked to drop.
     prunable: u64,
+    /// The fewest of the newest records that a retention was to keep; `None` if there was none.
+    newest_kept: Option<u64>,
+    /// What is held, by who holds it.
+    holds: BTreeMap<u64, u64>,
     /// Positions that readers keep, and the lowest place to which a crash went back since.
     checkpoints: Vec<(Checkpoint, u64)>,
     /// An append was told that the log takes nothing more.
@@ -87,6 +91,11 @@ pub(crate) struct Tally {
     /// Records read as by another process.
     pub(crate) spectated: u64,
     pub(crate) second_writers: u64,
+    pub(crate) times_found: u64,
+    /// Prunes that a hold has kept from going on.
+    pub(crate) held_back: u64,
+    /// Readers that went on behind what was dropped.
+    pub(crate) passed_pruned: u64,
 }
 
 impl Tally {
@@ -103,6 +112,9 @@ impl Tally {
         self.refused += other.refused;
         self.spectated += other.spectated;
         self.second_writers += other.second_writers;
+        self.times_found += other.times_found;
+        self.held_back += other.held_back;
+        self.passed_pruned += other.passed_pruned;
     }
 }
 
@@ -242,6 +254,39 @@ impl Model {
         self.prunable = self.prunable.max(before.get());
     }
 
+    /// A retention is to drop all but the newest records, so many at least.
+    pub(crate) fn prune_but(&mut self, newest: u64) {
+        self.newest_kept = Some(self.newest_kept.map_or(newest, |kept| kept.min(newest)));
+    }
+
+    /// From here on, nothing at or behind `offset` may be dropped.
+    pub(crate) fn hold(&mut self, holder: u64, offset: Offset) {
+        self.holds.insert(holder, offset.get());
+    }
+
+    pub(crate) fn release(&mut self, holder: u64) {
+        self.holds.remove(&holder);
+    }
+
+    /// The log was seen to begin at `oldest`, before the look at the model.
+    pub(crate) fn check_oldest(&self, oldest: Offset) {
+        let (oldest, may) = (oldest.get(), self.oldest..=self.droppable());
+        assert!(may.contains(&oldest), "begins at {oldest}, not in {may:?}");
+    }
+
+    /// The furthest that may be dropped: what was asked for, and is not held.
+    fn droppable(&self) -> u64 {
+        // The end as it may be, whatever has become of appends that have not returned.
+        let doubtful: usize = self.doubtful.values().map(Vec::len).sum();
+        let end = self.end() + doubtful as u64;
+        let by_retention = self
+            .newest_kept
+            .map_or(0, |newest| end.saturating_sub(newest));
+        let asked = self.prunable.max(by_retention);
+        let held = self.holds.values().copied().min().unwrap_or(u64::MAX);
+        asked.min(held).max(self.oldest)
+    }
+
     /// A reader was shown a record of a running log.
     pub(crate) fn seen(&mut self, record: &Record) {
         self.tally.tailed += 1;
@@ -256,7 +301,7 @@ impl Model {
 
     /// Somebody asked to drop records, so that some may be gone.
     pub(crate) fn was_pruned(&self) -> bool {
-        self.prunable > 0
+        self.prunable > 0 || self.newest_kept.is_some()
     }
 
     /// Whether this record is the last one of its append: a batch is all or nothing.
@@ -338,14 +383,15 @@ impl Model {
             next,
             "recovery syncs what it keeps"
         );
-        let may = self.oldest..=self.prunable.max(self.oldest);
-        assert!(may.contains(&oldest), "begins at {oldest}, not in {may:?}");
-        let found: BTreeMap<u64, Item> = log
+        self.check_oldest(log.oldest());
+        let records: Vec<Record> = log
             .replay(Start::Oldest)
-            .map(|record| {
-                let record = record.unwrap_or_else(|error| panic!("a recovered record: {error}"));
-                (record.offset().get(), Item::of(&record))
-            })
+            .map(|record| record.unwrap_or_else(|error| panic!("a recovered record: {error}")))
+            .collect();
+        self.check_times(log, &records);
+        let found: BTreeMap<u64, Item> = records
+            .iter()
+            .map(|record| (record.offset().get(), Item::of(record)))
             .collect();
         self.tally.records_checked += found.len() as u64;
         self.tally.records_pruned += oldest - self.oldest;
@@ -354,6 +400,18 @@ impl Model {
         self.check_topics(log, &found);
         self.cut(oldest, next);
         self.check_checkpoints(log);
+    }
+
+    /// The first record of a time is found, as a look at all records finds it.
+    fn check_times(&mut self, log: &Log, records: &[Record]) {
+        for record in records.iter().step_by(13) {
+            let time = record.timestamp();
+            let older = records.partition_point(|other| other.timestamp() < time);
+            let found = log.offset_at(time);
+            let found = found.unwrap_or_else(|error| panic!("a time of the log: {error}"));
+            assert_eq!(found, records[older].offset(), "the first one of {time:?}");
+            self.tally.times_found += 1;
+        }
     }
 
     /// What was in doubt and is there counts as appended.
@@ -453,6 +511,8 @@ impl Model {
             *undone = next.min(*undone);
         }
         self.records = self.records.split_off(&oldest);
+        self.newest_kept = None;
+        self.holds.clear();
         (self.oldest, self.prunable, self.durable, self.end) = (oldest, oldest, next, next);
         self.poisoned = false;
     }

@@ -116,7 +116,7 @@ fn a_dropped_segment_does_not_come_back() {
             log.append(&[7; 1000]).unwrap();
         }
         let next = log.sync().unwrap();
-        let oldest = log.prune(next).unwrap();
+        let oldest = log.prune(next).unwrap().oldest;
         assert!(oldest > Offset::ZERO);
 
         let disk = cut_the_power(&disk, log, seed);

@@ -2,13 +2,18 @@
 //! would. Each checks what it is told against the model.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use shuttle::future::block_on;
 
+use super::life;
 use super::model::{Begun, Item, Shared};
 use super::random::Random;
 use crate::disk::{DIR, Disk};
-use crate::{Log, Offset, OpenError, Options, ReadError, Record, Start, Tailer, Topic};
+use crate::{
+    Hold, Kept, Log, Offset, OpenError, Options, Pruning, ReadError, Record, Start, SyncError,
+    Tailer, Topic,
+};
 
 /// One of a few topics, of which some names begin with others.
 pub(super) fn some_topic(random: &mut Random) -> Topic {
@@ -22,12 +27,14 @@ pub(super) fn some_topic(random: &mut Random) -> Topic {
     Topic::new(name).expect("a topic")
 }
 
-/// A thread that appends, syncs, prunes, deletes topics and compacts.
+/// A thread that appends, syncs, prunes, holds, looks back, deletes topics and compacts.
 pub(super) struct Producer {
     pub(super) random: Random,
     pub(super) disk: Disk,
     pub(super) model: Shared,
     pub(super) log: Log,
+    /// With the number under which the model knows it.
+    pub(super) hold: Option<(u64, Hold)>,
 }
 
 impl Producer {
@@ -46,6 +53,9 @@ impl Producer {
                 11 => self.meet_the_lock(),
                 12 => self.delete_topic(),
                 13 => self.compact(),
+                14 => self.retain(),
+                15 | 16 => self.hold(),
+                17 | 18 => self.read_since(),
                 _ => self.append_one(),
             }
             if self.random.one_in(syncs_in) {
@@ -54,9 +64,12 @@ impl Producer {
             if self.disk.crashed().is_some() {
                 return;
             }
-            let durable = self.log.durable_offset();
-            self.model.get().promised(durable);
+            let (durable, oldest) = (self.log.durable_offset(), self.log.oldest());
+            let mut model = self.model.get();
+            model.promised(durable);
+            model.check_oldest(oldest);
         }
+        self.release();
     }
 
     fn sync(&mut self) {
@@ -81,13 +94,99 @@ impl Producer {
         let before = Offset::new(self.random.below(next + 2));
         self.model.get().prune_to(before);
         let pruned = self.log.prune(before);
+        if let Some(pruning) = self.pruned(pruned) {
+            assert!(pruning.oldest <= before.max(self.log.oldest()));
+        }
+    }
+
+    fn retain(&mut self) {
+        let (Some(newest), retention) = life::retention(&mut self.random) else {
+            return;
+        };
+        self.model.get().prune_but(newest);
+        let retained = self.log.retain(&retention);
+        self.pruned(retained);
+    }
+
+    fn pruned(&self, pruned: Result<Pruning, SyncError>) -> Option<Pruning> {
+        if self.disk.crashed().is_some() {
+            return None;
+        }
+        match &pruned {
+            Ok(pruning) => {
+                let held = matches!(pruning.kept, Some(Kept::Held(_)));
+                self.model.get().tally.held_back += u64::from(held);
+            }
+            Err(error) => assert!(self.disk.failed().is_some(), "it does not prune: {error}"),
+        }
+        pruned.ok()
+    }
+
+    /// Takes a hold, moves the one that there is, or drops it.
+    fn hold(&mut self) {
+        let offset = Offset::new(self.random.below(self.log.next_offset().get() + 1));
+        match &self.hold {
+            None => {
+                let (id, hold) = (self.random.next(), self.log.hold("producer", offset));
+                let held = hold.offset();
+                self.model.get().hold(id, held);
+                self.hold = Some((id, hold));
+            }
+            Some(_) if self.random.one_in(3) => self.release(),
+            Some((id, hold)) => {
+                // What is held no more may be dropped before the move has returned.
+                let least = offset.max(hold.offset());
+                self.model.get().hold(*id, least);
+                let moved = hold.move_to(offset);
+                self.model.get().hold(*id, moved);
+            }
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some((id, hold)) = self.hold.take() {
+            self.model.get().release(id);
+            drop(hold);
+        }
+    }
+
+    /// Reads from about the time of some record on.
+    fn read_since(&mut self) {
+        let (oldest, next) = (self.log.oldest().get(), self.log.next_offset().get());
+        let some = Offset::new(oldest + self.random.below(next - oldest + 1));
+        // It may be gone by now, or not be there yet.
+        let Ok(some) = self.log.get(some) else {
+            return;
+        };
+        let micros = some.timestamp_micros() + self.random.below(3) - 1;
+        let time = SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
+        let first = self.log.replay(Start::Since(time)).next();
+        let before = match &first {
+            Some(Ok(first)) => {
+                let before = first.offset().get().checked_sub(1).map(Offset::new);
+                before.and_then(|before| self.log.get(before).ok())
+            }
+            _ => Some(some),
+        };
         if self.disk.crashed().is_some() {
             return;
         }
-        match pruned {
-            Ok(oldest) => assert!(oldest <= before.max(self.log.oldest())),
-            Err(error) => assert!(self.disk.failed().is_some(), "it does not prune: {error}"),
+        let is_not_older = |record: &Record| record.timestamp_micros() >= micros;
+        match first {
+            Some(Err(ReadError::Pruned { .. })) if self.model.get().was_pruned() => return,
+            Some(Err(error)) => {
+                assert!(self.disk.failed().is_some(), "since a time: {error}");
+                return;
+            }
+            Some(Ok(first)) => assert!(is_not_older(&first), "{} is older", first.offset()),
+            None => {}
         }
+        let missed = before.filter(is_not_older);
+        assert!(
+            missed.is_none(),
+            "{missed:?} is not older, and was left out"
+        );
+        self.model.get().tally.times_found += 1;
     }
 
     fn delete_topic(&mut self) {
@@ -197,6 +296,8 @@ pub(super) struct Follower {
     pub(super) disk: Disk,
     pub(super) model: Shared,
     pub(super) durable_only: bool,
+    /// Goes on behind what is dropped before it has read it.
+    pub(super) passes_pruned: bool,
 }
 
 impl Follower {
@@ -205,7 +306,7 @@ impl Follower {
         if self.durable_only {
             tailer = tailer.durable_only();
         }
-        let begun_at = tailer.next_offset();
+        let mut begun_at = tailer.next_offset();
         if let Some(topic) = &topic {
             tailer = tailer.topic(topic);
         }
@@ -247,6 +348,16 @@ impl Follower {
                     assert!(whole || self.durable_only, "{range:?} is not all");
                     model.check_tailed(topic.as_ref(), range, &offsets);
                     break;
+                }
+                Err(ReadError::Pruned { requested, oldest }) if self.passes_pruned => {
+                    assert!(requested >= expected);
+                    begun_at = oldest;
+                    offsets.clear();
+                    assert_eq!(tailer.next_offset(), oldest);
+                    assert!(requested < oldest, "nothing is told twice");
+                    let mut model = self.model.get();
+                    model.check_oldest(oldest);
+                    model.tally.passed_pruned += 1;
                 }
                 Err(ReadError::Pruned { .. }) => break,
                 Err(error) => {

@@ -11,6 +11,8 @@ use crate::segment;
 impl Writer {
     /// Flushes, marks the log as cleanly closed, and gives up its lock. Does nothing the second time.
     pub(crate) fn close(&self) -> Result<(), SyncError> {
+        // Without the custody, which it may be waiting for.
+        self.keeper.stop();
         let mut custody = self.custody.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(Custody { mut meta, lock }) = custody.take() else {
             return Ok(());

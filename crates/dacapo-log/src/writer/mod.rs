@@ -8,12 +8,14 @@ mod append;
 mod close;
 mod compact;
 mod flush;
+mod keeper;
 mod prune;
 
 use std::sync::{Arc, PoisonError};
 
 pub(crate) use self::append::NewRecord;
 use self::append::{Active, Appender};
+use self::keeper::Keeper;
 use crate::disk::DiskFile;
 use crate::error::{FileError, SyncError};
 use crate::flusher::Flusher;
@@ -50,6 +52,7 @@ pub(crate) struct Writer {
     /// Held by the one flush that runs.
     flushing: Mutex<()>,
     flusher: Flusher,
+    keeper: Keeper,
     preparer: Preparer,
     /// Both gone once the log is closed.
     custody: Mutex<Option<Custody>>,
@@ -109,6 +112,7 @@ impl Writer {
             compacting: Mutex::new(()),
             flushing: Mutex::new(()),
             flusher: Flusher::new(options.flush),
+            keeper: Keeper::new(options.retention),
             options,
             preparer,
             custody: Mutex::new(Some(resumption.custody)),

@@ -7,24 +7,27 @@ use crate::error::SyncError;
 use crate::guard::{self, Guard};
 use crate::index;
 use crate::offset::Offset;
+use crate::retention::{Pruning, Rule};
 use crate::segment;
 use crate::topics;
 
 impl Writer {
-    /// Drops the segments that hold nothing but records before `before`; returns the oldest record
-    /// that is left.
-    pub(crate) fn prune(&self, before: Offset) -> Result<Offset, SyncError> {
+    /// Drops what is to go by `rule`, as far as nothing keeps it.
+    pub(crate) fn prune(&self, rule: Rule<'_>) -> Result<Pruning, SyncError> {
         let mut custody = self.custody.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(custody) = custody.as_mut() else {
             return Err(SyncError::Closed);
         };
         self.check_poison()?;
-        // A power cut must not leave a log that ends before it begins.
-        let until = before.min(self.shared.durable.get());
-        let dropped = self.shared.segments.sealed_before(until);
-        let Some(&(_, first)) = dropped.last() else {
-            return Ok(self.shared.oldest());
-        };
+        let shared = &self.shared;
+        let pruning = shared
+            .holds
+            .decide(|lowest_hold| shared.plan_pruning(rule, lowest_hold));
+        if pruning.segments == 0 {
+            return Ok(pruning);
+        }
+        let first = pruning.oldest;
+        let dropped = self.shared.segments.bases_before(first);
         if !guard::stands(Guard::MetaBeforeUnlink) {
             self.unlink(&dropped);
         }
@@ -32,18 +35,22 @@ impl Writer {
             meta.first = first;
             meta.durable = meta.durable.max(first);
         });
-        updated.map_err(|cause| self.poisoned(cause))?;
+        if let Err(cause) = updated {
+            // With the lock: nothing is acknowledged afterwards.
+            let _appender = self.appender();
+            return Err(self.poisoned(cause));
+        }
         // Readers that stand in a dropped segment keep it mapped, and finish with it.
         self.shared.raise_oldest(first);
         self.shared.segments.remove_before(first);
         self.unlink(&dropped);
-        Ok(first)
+        Ok(pruning)
     }
 
     /// Best effort: what stays is removed by the next opening.
-    fn unlink(&self, dropped: &[(Offset, Offset)]) {
+    fn unlink(&self, dropped: &[Offset]) {
         let (disk, dir) = (&self.shared.disk, &self.shared.dir);
-        for &(base, _) in dropped {
+        for &base in dropped {
             let _ = disk.remove(&topics::path(dir, base));
             let _ = disk.remove(&index::path(dir, base));
             let _ = disk.remove(&segment::path(dir, base));

@@ -1,8 +1,10 @@
 //! Failures of the disk, one call at a time: what is refused, what is kept, and what goes on.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::Duration;
 
 use futures_lite::future::block_on;
 
@@ -10,17 +12,20 @@ use crate::disk::Disk;
 use crate::error::{AppendError, OpenError, SyncError};
 use crate::offset::{Offset, Start};
 use crate::options::{Flush, Options, WritePath};
-use crate::{CompactError, Log, ReadError, Topic};
+use crate::{CompactError, Kept, Log, ReadError, Retention, Topic, clock};
 
-fn open(disk: &Disk, dir: &std::path::Path, write_path: WritePath) -> Log {
-    let options = Options {
+fn options(write_path: WritePath) -> Options {
+    Options {
         segment_bytes_max: 16 << 10,
         segment_bytes_min: 16 << 10,
         flush: Flush::OnDemand,
         write_path,
         ..Options::default()
-    };
-    Log::open_writer_on(disk, dir, &options).unwrap()
+    }
+}
+
+fn open(disk: &Disk, dir: &std::path::Path, write_path: WritePath) -> Log {
+    Log::open_writer_on(disk, dir, &options(write_path)).unwrap()
 }
 
 fn count(log: &Log) -> usize {
@@ -425,4 +430,122 @@ fn a_compaction_that_fails_anywhere_loses_nothing_and_can_be_tried_again() {
         assert_eq!(kept(&log), 100);
         assert!(!dir.path().join("compact.tmp").exists());
     }
+}
+
+#[test]
+fn a_meta_that_cannot_be_updated_drops_nothing_and_poisons_the_log() {
+    for action in ["write", "sync"] {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+        let log = open(&disk, dir.path(), WritePath::Mapped);
+        fill_segments(&log);
+        let next = log.sync().unwrap();
+        let segments = log.status().unwrap().segments;
+        disk.faults.take_calls("remove");
+        disk.faults.fail(action, "meta", io::ErrorKind::Other);
+
+        let pruned = log.prune(next);
+
+        assert!(
+            matches!(pruned, Err(SyncError::Poisoned { .. })),
+            "{action}"
+        );
+        assert_eq!(disk.faults.take_calls("remove"), Vec::<PathBuf>::new());
+        assert_eq!((count(&log), log.oldest()), (100, Offset::ZERO));
+        disk.faults.heal();
+        assert!(matches!(
+            log.append(b"later"),
+            Err(AppendError::Poisoned { .. })
+        ));
+        drop(log);
+        // What `meta` says now is unknown, as after a power cut; what is not there is not missed.
+        let log = open(&disk, dir.path(), WritePath::Mapped);
+        let kept = count(&log) as u64;
+        assert_eq!(kept, next.since(log.oldest()));
+        assert!(log.status().unwrap().segments <= segments + 1);
+    }
+}
+
+#[test]
+fn a_retention_that_fails_in_the_background_poisons_the_log() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let options = Options {
+        retention: Retention::default().bytes_max(0),
+        ..options(WritePath::Mapped)
+    };
+    let log = Log::open_writer_on(&disk, dir.path(), &options).unwrap();
+    disk.faults.fail("write", "meta", io::ErrorKind::Other);
+    let error = loop {
+        // Rolls wake the thread.
+        if let Err(error) = log.append(&[7; 1000]) {
+            break error;
+        }
+    };
+    assert!(matches!(error, AppendError::Poisoned { .. }));
+    assert_eq!(log.oldest(), Offset::ZERO);
+    assert_eq!(count(&log) as u64, log.next_offset().get());
+}
+
+#[test]
+fn a_file_that_cannot_be_removed_is_removed_by_the_next_opening() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    fill_segments(&log);
+    let next = log.sync().unwrap();
+    disk.faults.fail("remove", ".seg", io::ErrorKind::Other);
+
+    let oldest = log.prune(next).unwrap().oldest;
+
+    disk.faults.heal();
+    assert!(oldest > Offset::ZERO);
+    let first = crate::segment::path(dir.path(), Offset::ZERO);
+    assert!(first.exists());
+    drop(log);
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    assert_eq!(log.oldest(), oldest);
+    assert!(!first.exists());
+}
+
+#[test]
+fn records_are_dropped_by_their_age() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    clock::tests::set(0);
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    // A record a second.
+    for second in 0..100 {
+        clock::tests::set(second * 1_000_000);
+        log.append(&[7; 1000]).unwrap();
+    }
+    log.sync().unwrap();
+    let kept_for = |seconds| Retention::default().age_max(Duration::from_secs(seconds));
+    for seconds in 0..100 {
+        let would = log.would_retain(&kept_for(seconds)).unwrap();
+        let (oldest, oldest_kept) = (would.oldest.get(), 99 - seconds);
+        let whole_files = oldest_kept.saturating_sub(10)..=oldest_kept;
+        assert!(whole_files.contains(&oldest), "{oldest} for {seconds} s");
+    }
+
+    let pruned = log.retain(&kept_for(50)).unwrap();
+    assert!((39..=49).contains(&pruned.oldest.get()), "{pruned:?}");
+    assert_eq!(pruned.kept, None);
+    clock::tests::set(1_000_000_000_000);
+    let pruned = log.retain(&kept_for(50)).unwrap();
+    assert!((80..100).contains(&pruned.oldest.get()), "{pruned:?}");
+    let left = count(&log) as u64;
+    assert_eq!(left, 100 - pruned.oldest.get(), "the newest segment stays");
+}
+
+#[test]
+fn nothing_is_dropped_before_it_is_durable() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    let gate = Arc::new(Barrier::new(2));
+    disk.faults.hang_and_fail("sync", ".seg", &gate);
+    fill_segments(&log);
+    gate.wait(); // the flush that the first roll has asked for
+    let pruned = log.prune(log.next_offset()).unwrap();
+    let durable = Offset::ZERO;
+    assert_eq!(pruned.kept, Some(Kept::NotDurable { durable }));
+    assert_eq!((pruned.oldest, count(&log)), (Offset::ZERO, 100));
+    gate.wait();
+    while log.sync().is_ok() {}
 }
