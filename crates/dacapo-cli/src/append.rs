@@ -12,6 +12,7 @@ use anyhow::Context;
 use dacapo_log::{AppendError, Log, Offset};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
+use crate::amounts::parse_bytes;
 use crate::figures;
 use crate::input::{Got, Input};
 
@@ -349,34 +350,4 @@ fn input_bytes() -> Option<u64> {
     }
     let position = rustix::fs::tell(&stdin).ok()?;
     Some(u64::try_from(stat.st_size).ok()?.saturating_sub(position))
-}
-
-/// A number of bytes, with K, M or G for units of 1024.
-fn parse_bytes(text: &str) -> Result<u64, String> {
-    let (digits, shift) = match text.as_bytes().last() {
-        Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
-        Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
-        Some(b'g' | b'G') => (&text[..text.len() - 1], 30),
-        _ => (text, 0),
-    };
-    digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| "a number of bytes, such as 65536, 64K, 16M or 1G".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_may_have_a_unit() {
-        assert_eq!(parse_bytes("65536"), Ok(65_536));
-        assert_eq!(parse_bytes("64K"), Ok(65_536));
-        assert_eq!(parse_bytes("1g"), Ok(1 << 30));
-        for nonsense in ["", "M", "-1", "1.5M", "64KiB", "99999999999G", "ü"] {
-            assert!(parse_bytes(nonsense).is_err(), "{nonsense}");
-        }
-    }
 }

@@ -4,10 +4,12 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anyhow::Context;
 use dacapo_log::{Log, Offset, ReadError, Replay, Start};
 
+use crate::amounts::parse_time;
 use crate::line::Form;
 
 /// Print the records of a log, oldest first
@@ -20,6 +22,7 @@ use crate::line::Form;
 Examples:
   dacapo cat log > copy.txt
   dacapo cat log --from 1000 --to 1010        Ten records: 1000 to 1009
+  dacapo cat log --since 10m                  What was appended in the last ten minutes
   dacapo cat log --json | jq .time
   dacapo cat log --raw --from 3 --to 4        One record, without a newline behind it
   dacapo cat log --skip-damaged > rescued.txt
@@ -34,6 +37,10 @@ pub(crate) struct Args {
     /// Begin with this offset instead of the oldest
     #[arg(long, value_name = "OFFSET")]
     from: Option<u64>,
+
+    /// Begin with the first record of this time or later: RFC 3339, or how long ago, such as 10m
+    #[arg(long, value_name = "TIME", conflicts_with = "from", value_parser = parse_time)]
+    since: Option<SystemTime>,
 
     /// End before this offset; one behind the end is fine
     #[arg(long, value_name = "OFFSET")]
@@ -70,12 +77,14 @@ fn print(log: &Log, args: &Args, out: &mut impl Write) -> anyhow::Result<ExitCod
         (_, true) => Form::Raw,
         _ => Form::Line,
     };
-    let start = args
-        .from
-        .map_or(Start::Oldest, |from| Start::At(Offset::new(from)));
+    let start = match (args.from, args.since) {
+        (Some(from), _) => Start::At(Offset::new(from)),
+        (None, Some(since)) => Start::Since(since),
+        (None, None) => Start::Oldest,
+    };
 
     let mut replay = log.replay(start);
-    let mut next = args.from.unwrap_or_else(|| log.oldest().get());
+    let mut next = args.from.unwrap_or_else(|| replay.next_offset().get());
     let mut skipped = false;
     while args.to.is_none_or(|to| next < to) {
         match replay.next_ref() {

@@ -12,6 +12,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use dacapo_log::{Log, OpenError};
 use signal_hook::consts::SIGXFSZ;
 
+mod amounts;
 mod append;
 mod cat;
 mod damage;
@@ -19,6 +20,7 @@ mod demo;
 mod figures;
 mod input;
 mod line;
+mod prune;
 mod repair;
 mod stat;
 mod tail;
@@ -46,7 +48,8 @@ Examples:
   dacapo tail log                    Replay, then follow what is appended, live
   dacapo stat log                    How much it holds, and since when
   dacapo verify log                  Check every byte
-  dacapo repair log new-log          Copy what is sound of a damaged log into a new one";
+  dacapo repair log new-log          Copy what is sound of a damaged log into a new one
+  dacapo prune log --max-age 7d      Drop what is older than a week";
 
 /// A replay log on disk: every record is kept, in order, and any reader can start from the first.
 ///
@@ -73,6 +76,7 @@ enum Command {
     Stat(stat::Args),
     Verify(verify::Args),
     Repair(repair::Args),
+    Prune(prune::Args),
     Demo(demo::Args),
     Completions(CompletionsArgs),
 }
@@ -97,6 +101,7 @@ fn main() -> ExitCode {
         Command::Stat(args) => stat::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Prune(args) => prune::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions(&args),
     });

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::thread;
+use std::time::SystemTime;
 
 use anyhow::Context;
 use dacapo_log::{Offset, ReadError, Start};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+use crate::amounts::parse_time;
 use crate::line::Form;
 
 /// Print the records of a log, then follow what is appended, live
@@ -23,6 +25,7 @@ Examples:
   dacapo tail log
   dacapo tail log --from latest --json        Only what is appended from now on
   dacapo tail log --from 1000                 Go on where a reader stopped
+  dacapo tail log --since 10m                 The last ten minutes, and then what comes
   dacapo tail log --durable                   Never show what a power cut could undo
   dacapo tail log --from latest -n 1          Wait for one record")]
 pub(crate) struct Args {
@@ -33,6 +36,10 @@ pub(crate) struct Args {
     /// Where to begin: oldest, latest (only what is new), or an offset
     #[arg(long, value_name = "WHERE", default_value = "oldest")]
     from: Beginning,
+
+    /// Begin with the first record of this time or later: RFC 3339, or how long ago, such as 10m
+    #[arg(long, value_name = "TIME", conflicts_with = "from", value_parser = parse_time)]
+    since: Option<SystemTime>,
 
     /// Exit after this many records
     #[arg(short = 'n', long, value_name = "COUNT")]
@@ -72,7 +79,7 @@ const OUT_BYTES: usize = 64 << 10;
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let log = crate::open_read_only(&args.dir)?;
     let form = if args.json { Form::Json } else { Form::Line };
-    let mut tailer = log.tail(args.from.0);
+    let mut tailer = log.tail(args.since.map_or(args.from.0, Start::Since));
     if args.durable {
         tailer = tailer.durable_only();
     }

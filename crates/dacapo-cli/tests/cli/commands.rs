@@ -67,6 +67,13 @@ fn nonsense_on_the_command_line_is_a_usage_error() {
         &["tail", "--from", "newest", path],
         &["append", "--segment-bytes-max", "lots", path],
         &["append", "--segment-bytes-max", "1", path],
+        &["cat", "--since", "yesterday", path],
+        &["cat", "--since", "1h", "--from", "3", path],
+        &["tail", "--since", "1h", "--from", "latest", path],
+        &["prune", path],
+        &["prune", "--before", "3", "--max-age", "1h", path],
+        &["prune", "--max-age", "7", path],
+        &["prune", "--max-bytes", "much", path],
         &["frobnicate"],
     ] {
         expect_code(&run(args), 2);
@@ -222,6 +229,7 @@ fn help_has_examples_and_exit_codes() {
         "stat",
         "verify",
         "repair",
+        "prune",
         "demo",
         "completions",
     ] {
