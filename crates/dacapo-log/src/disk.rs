@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{AtFlags, FallocateFlags};
 
 use crate::error::FileError;
 use crate::map::{Frontier, Map};
@@ -75,6 +75,23 @@ impl Disk {
 
     pub(crate) fn open_writable(&self, path: &Path) -> Result<DiskFile, FileError> {
         self.open_with("open", path, OpenOptions::new().read(true).write(true))
+    }
+
+    /// Gives a file a second name. `false`: nothing at `to` can be the same file, because it is another
+    /// filesystem, or one that does not do this, or does not let us.
+    pub(crate) fn link(&self, from: &Path, to: &Path) -> Result<bool, FileError> {
+        use rustix::io::Errno;
+        self.check("link", to)?;
+        let here = rustix::fs::CWD;
+        let linked = rustix::fs::linkat(here, from, here, to, AtFlags::SYMLINK_FOLLOW);
+        match linked {
+            Err(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS) => {
+                Ok(false)
+            }
+            linked => linked
+                .map(|()| true)
+                .map_err(|e| FileError::new("link", from, e)),
+        }
     }
 
     /// Removes a file; one that is not there is as good.
@@ -217,6 +234,19 @@ impl DiskFile {
         })
     }
 
+    /// Makes this empty file a copy of another one that shares its blocks, until one of the two is
+    /// written to. `false`: the filesystem cannot.
+    pub(crate) fn share_blocks_of(&self, other: &Self) -> Result<bool, FileError> {
+        use rustix::io::Errno;
+        self.attempt(
+            "share blocks with",
+            |file| match rustix::fs::ioctl_ficlone(file, &other.file) {
+                Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::INVAL) => Ok(false),
+                result => Ok(result.map(|()| true)?),
+            },
+        )
+    }
+
     /// Writes zeros from `from` to `to`, so that later stores find written blocks.
     pub(crate) fn write_zeroes(&self, from: u64, to: u64) -> Result<(), FileError> {
         let zeroes = vec![0; ZEROES_BYTES];
@@ -320,6 +350,17 @@ pub(crate) mod faults {
     struct Plan {
         faults: Vec<Fault>,
         calls: Vec<(&'static str, PathBuf)>,
+        /// So many calls pass, and then these fail.
+        ending: Option<(usize, Ending)>,
+    }
+
+    /// What becomes of the calls behind those that pass.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) enum Ending {
+        /// One fails.
+        Failure,
+        /// All fail, as if the process had been killed.
+        Kill,
     }
 
     #[derive(Clone, Debug)]
@@ -361,7 +402,19 @@ pub(crate) mod faults {
         }
 
         pub(crate) fn heal(&self) {
-            self.0.lock().unwrap().faults.clear();
+            let mut plan = self.0.lock().unwrap();
+            plan.faults.clear();
+            plan.ending = None;
+        }
+
+        /// Lets so many calls pass, and then the next one, or all, fail; until [`heal`](Self::heal).
+        pub(crate) fn end_after(&self, calls: usize, ending: Ending) {
+            self.0.lock().unwrap().ending = Some((calls, ending));
+        }
+
+        /// All calls since this was last asked, in order.
+        pub(crate) fn take_all_calls(&self) -> Vec<(&'static str, PathBuf)> {
+            std::mem::take(&mut self.0.lock().unwrap().calls)
         }
 
         /// The paths of all calls of one kind since this was last asked.
@@ -376,6 +429,16 @@ pub(crate) mod faults {
         pub(crate) fn check(&self, action: &'static str, path: &Path) -> Result<(), FileError> {
             let mut plan = self.0.lock().unwrap();
             plan.calls.push((action, path.to_owned()));
+            match &mut plan.ending {
+                Some((0, ending)) => {
+                    if matches!(ending, Ending::Failure) {
+                        plan.ending = None;
+                    }
+                    return Err(FileError::new(action, path, io::ErrorKind::Other));
+                }
+                Some((left, _)) => *left -= 1,
+                None => {}
+            }
             let hit = |fault: &Fault| {
                 fault.action == action && path.to_string_lossy().ends_with(&fault.path_end)
             };

@@ -257,6 +257,14 @@ pub enum OpenError {
         /// A file in it that is not a log's.
         found: String,
     },
+    /// The directory holds a backup that is not complete.
+    #[error("{} is a backup that was interrupted: it holds {found:?} and no `meta`; run the backup again, which completes it", path.display())]
+    UnfinishedBackup {
+        /// The directory.
+        path: PathBuf,
+        /// A file that shows it.
+        found: String,
+    },
     /// The files are of a format version that this build does not read.
     #[error("{} has format version {found}, this build reads version {supported}; use the release that wrote it", path.display())]
     Version {
@@ -475,6 +483,112 @@ impl From<FileError> for RepairError {
             Self::StorageFull { source }
         } else {
             Self::Io(source)
+        }
+    }
+}
+
+/// A backup failed. The log is as it was.
+///
+/// A backup that was there before is still whole, or is called unfinished by whoever opens it; either
+/// way, another run goes on where this one ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// What is to be backed up is damaged.
+    #[error(
+        "a damaged log cannot be backed up: {0}; repair it into a new log, and back up that one"
+    )]
+    Damaged(ReadError),
+    /// The log could not be read.
+    #[error(transparent)]
+    Read(ReadError),
+    /// What was appended could not be made durable.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    /// The place holds something that is no backup of a log.
+    #[error("{} holds {found:?} and is no backup of a log; name a new or an empty directory", path.display())]
+    NotABackup {
+        /// The directory.
+        path: PathBuf,
+        /// A file in it.
+        found: String,
+    },
+    /// The place is taken by something that is no directory.
+    #[error("{} is not a directory; name a new one, or an earlier backup", path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The place lies in the log's own directory.
+    #[error("{} lies in the log that is to be backed up; name a directory outside of it", path.display())]
+    Inside {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The place holds a backup of another log.
+    #[error("{} belongs to log {found:032x}, and this is log {expected:032x}; name another directory", path.display())]
+    OtherLog {
+        /// The directory.
+        path: PathBuf,
+        /// The id of the log that is to be backed up.
+        expected: u128,
+        /// The id in the directory.
+        found: u128,
+    },
+    /// The earlier backup was opened for writing since: it is a log of its own now, and may hold records
+    /// that are nowhere else.
+    #[error("{} was opened for writing since it was made, and is a log of its own now; name another directory", path.display())]
+    WrittenTo {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The earlier backup holds records that the log does not hold, or not as durable ones.
+    #[error("{} holds other records than the log, from offset {from} on; name another directory, and keep it until you know which of the two is right", path.display())]
+    Diverged {
+        /// The directory.
+        path: PathBuf,
+        /// A record of the backup that is not in the log.
+        from: Offset,
+    },
+    /// The earlier backup cannot be read.
+    #[error("the earlier backup cannot be gone on with: {0}; name another directory")]
+    Unreadable(OpenError),
+    /// Another backup is being made there, or the directory is open as a log.
+    #[error("{} is in use by {}; wait for it, or name another directory", path.display(), holder(*pid))]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The process that holds its lock, where it could be read.
+        pid: Option<u32>,
+    },
+    /// The disk has no room for the copy.
+    #[error(
+        "no space for the backup: {source}; free some, and run it again, or name a directory on another disk"
+    )]
+    StorageFull {
+        /// The call that found no space.
+        source: FileError,
+    },
+    /// Any other failed system call.
+    #[error("{0}; run the backup again once that is mended")]
+    Io(FileError),
+}
+
+impl From<FileError> for BackupError {
+    fn from(source: FileError) -> Self {
+        if source.is_storage_full() {
+            Self::StorageFull { source }
+        } else {
+            Self::Io(source)
+        }
+    }
+}
+
+impl From<ReadError> for BackupError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Corrupt(_) | ReadError::SegmentMissing { .. } => Self::Damaged(error),
+            _ => Self::Read(error),
         }
     }
 }

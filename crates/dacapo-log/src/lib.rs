@@ -27,6 +27,7 @@
 //! - [`Options::retention`] drops what is old, [`Log::hold`] keeps what is still needed.
 //! - [`Options::open_read_only`] reads a log that another process is writing.
 //! - [`verify()`] checks every byte, and [`repair()`] copies what is sound of a damaged log.
+//! - [`Log::backup`] makes a consistent copy while the log is written, and brings it up to date later.
 //! - Everything works on any async runtime and on none.
 //!
 //! What a crash can and cannot take is in `docs/durability.md`, every byte on disk in
@@ -35,6 +36,7 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("dacapo-log maps and allocates files in ways that it knows of 64-bit Linux only");
 
+mod backup;
 mod clock;
 mod compaction;
 #[cfg(not(simulation))]
@@ -95,10 +97,11 @@ mod verify;
 mod watermark;
 mod writer;
 
+pub use backup::Backup;
 pub use compaction::{CompactError, Compacted};
 pub use error::{
-    AppendError, Corruption, Damage, FileError, OpenError, ReadError, RepairError, SyncError,
-    TopicError,
+    AppendError, BackupError, Corruption, Damage, FileError, OpenError, ReadError, RepairError,
+    SyncError, TopicError,
 };
 pub use holds::{Hold, HoldStatus};
 pub use log::Log;

@@ -4,7 +4,7 @@
 //! known to be good. So a torn write leaves one
 //! slot as it was before or as it is after, and a slot that rots leaves its twin.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::clock;
@@ -29,8 +29,12 @@ pub(crate) struct Loaded {
 
 /// Reads `meta` of the log in `dir`; `None` if there is no such file.
 pub(crate) fn load(disk: &Disk, dir: &Path) -> Result<Option<Loaded>, SegmentError> {
-    let path = dir.join(META_FILE);
-    let bytes = match disk.read(&path) {
+    load_file(disk, &dir.join(META_FILE))
+}
+
+/// As [`load`], whatever the file is called.
+pub(crate) fn load_file(disk: &Disk, path: &Path) -> Result<Option<Loaded>, SegmentError> {
+    let bytes = match disk.read(path) {
         Err(e) if e.is_not_found() => return Ok(None),
         bytes => bytes?,
     };
@@ -57,11 +61,7 @@ pub(crate) fn load(disk: &Disk, dir: &Path) -> Result<Option<Loaded>, SegmentErr
             }
             Ok(_) => {}
             Err(bad) => {
-                damaged = Some(Corruption::new(
-                    &path,
-                    i * META_SLOT_BYTES,
-                    Damage::MetaSlot,
-                ));
+                damaged = Some(Corruption::new(path, i * META_SLOT_BYTES, Damage::MetaSlot));
                 if let Damage::Version { .. } = bad {
                     version = Some(bad);
                 }
@@ -69,7 +69,7 @@ pub(crate) fn load(disk: &Disk, dir: &Path) -> Result<Option<Loaded>, SegmentErr
         }
     }
     let Some((slot, meta)) = newest else {
-        return Err(Corruption::new(&path, 0, version.unwrap_or(Damage::Meta)).into());
+        return Err(Corruption::new(path, 0, version.unwrap_or(Damage::Meta)).into());
     };
     Ok(Some(Loaded {
         meta,
@@ -77,6 +77,16 @@ pub(crate) fn load(disk: &Disk, dir: &Path) -> Result<Option<Loaded>, SegmentErr
         agreed,
         damaged,
     }))
+}
+
+/// Writes both slots of a new `meta` into a file of another name; durable when this returns, but for
+/// the name.
+pub(crate) fn write_new(disk: &Disk, path: &Path, meta: &Meta) -> Result<DiskFile, FileError> {
+    let file = disk.create(path)?;
+    let slot = meta.encode();
+    file.write_at(&[slot, slot].concat(), 0)?;
+    file.sync_data()?;
+    Ok(file)
 }
 
 /// The writer's hold on `meta`.
@@ -91,11 +101,7 @@ pub(crate) struct MetaFile {
 impl MetaFile {
     /// Writes the `meta` of a new log; durable when this returns, its name included.
     pub(crate) fn create(disk: &Disk, dir: &Path, meta: Meta) -> Result<Self, FileError> {
-        let temporary: PathBuf = dir.join(META_TEMPORARY);
-        let mut file = disk.create(&temporary)?;
-        let slot = meta.encode();
-        file.write_at(&[slot, slot].concat(), 0)?;
-        file.sync_data()?;
+        let mut file = write_new(disk, &dir.join(META_TEMPORARY), &meta)?;
         file.rename(&dir.join(META_FILE))?;
         disk.sync_dir(dir)?;
         Ok(Self {

@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use crate::backup;
 use crate::clock;
 use crate::compaction;
 use crate::disk::Disk;
@@ -59,6 +60,8 @@ pub(crate) struct Listing {
     pub(crate) has_meta: bool,
     /// A file that no log has.
     pub(crate) foreign: Option<String>,
+    /// What a backup has not given its name yet.
+    pub(crate) staged: Vec<std::ffi::OsString>,
 }
 
 impl Listing {
@@ -68,6 +71,7 @@ impl Listing {
             temporaries: Vec::new(),
             has_meta: false,
             foreign: None,
+            staged: Vec::new(),
         };
         for name in disk.list(dir)? {
             let text = name.to_string_lossy().into_owned();
@@ -77,6 +81,8 @@ impl Listing {
                 listing.temporaries.push(name);
             } else if text == META_FILE {
                 listing.has_meta = true;
+            } else if text.ends_with(backup::STAGED) {
+                listing.staged.push(name);
             } else if text != LOCK_FILE
                 && !text.ends_with(".idx")
                 && !text.ends_with(topics::TOPICS_SUFFIX)
@@ -101,6 +107,10 @@ pub(crate) fn check_directory(disk: &Disk, dir: &Path) -> Result<(), OpenError> 
         Some(true) => {}
     }
     let listing = Listing::read(disk, dir)?;
+    if let Some(name) = listing.staged.first().filter(|_| !listing.has_meta) {
+        let (path, found) = (dir.to_owned(), name.to_string_lossy().into_owned());
+        return Err(OpenError::UnfinishedBackup { path, found });
+    }
     match listing.foreign {
         Some(found) if listing.bases.is_empty() && !listing.has_meta => Err(OpenError::NotALog {
             path: dir.to_owned(),

@@ -12,11 +12,11 @@ use crate::offset::{Offset, Start};
 use crate::segment::{self, SegmentFile};
 use crate::topics;
 
-/// How far a verification has come.
+/// How far a verification, a repair or a backup has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Bytes of segment files that were checked.
+    /// Bytes of segment files that were seen to.
     pub checked_bytes: u64,
     /// Bytes of all segment files.
     pub total_bytes: u64,

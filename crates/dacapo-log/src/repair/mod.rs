@@ -185,12 +185,17 @@ fn check_place(disk: &Disk, src: &Path, dst: &Path) -> Result<(), RepairError> {
         }
         None => {}
     }
+    match lies_inside(dst, src) {
+        true => Err(RepairError::Inside { path }),
+        false => Ok(()),
+    }
+}
+
+/// Whether `dst`, which need not be there yet, is the directory `src` or lies in it.
+pub(crate) fn lies_inside(dst: &Path, src: &Path) -> bool {
     let above = dst.ancestors().find_map(|above| match above.as_os_str() {
         name if name.is_empty() => Path::new(".").canonicalize().ok(),
         _ => above.canonicalize().ok(),
     });
-    match (above, src.canonicalize()) {
-        (Some(above), Ok(src)) if above.starts_with(&src) => Err(RepairError::Inside { path }),
-        _ => Ok(()),
-    }
+    matches!((above, src.canonicalize()), (Some(above), Ok(src)) if above.starts_with(&src))
 }

@@ -522,6 +522,18 @@ impl Disk {
         self.open(path)
     }
 
+    pub(crate) fn link(&self, from: &Path, to: &Path) -> Result<bool, FileError> {
+        self.step("link", to)?;
+        let (inode, name) = (self.find("link", from)?, name_of(to));
+        let mut state = self.state();
+        if state.names.contains_key(&name) {
+            return Err(FileError::new("link", to, io::ErrorKind::AlreadyExists));
+        }
+        state.names.insert(name.clone(), inode);
+        state.changes.push(NameChange::Create(name, inode));
+        Ok(true)
+    }
+
     pub(crate) fn remove(&self, path: &Path) -> Result<(), FileError> {
         self.step("remove", path)?;
         let name = name_of(path);
@@ -676,6 +688,11 @@ impl DiskFile {
             inode.holes.clear();
         });
         Ok(true)
+    }
+
+    pub(crate) fn share_blocks_of(&self, _: &Self) -> Result<bool, FileError> {
+        self.step("share blocks with")?;
+        Ok(false)
     }
 
     pub(crate) fn write_zeroes(&self, from: u64, to: u64) -> Result<(), FileError> {
