@@ -14,6 +14,7 @@ use signal_hook::consts::SIGXFSZ;
 
 mod amounts;
 mod append;
+mod backup;
 mod cat;
 mod damage;
 mod demo;
@@ -49,7 +50,8 @@ Examples:
   dacapo stat log                    How much it holds, and since when
   dacapo verify log                  Check every byte
   dacapo repair log new-log          Copy what is sound of a damaged log into a new one
-  dacapo prune log --max-age 7d      Drop what is older than a week";
+  dacapo prune log --max-age 7d      Drop what is older than a week
+  dacapo backup log copy             Make a backup while it is written, or bring it up to date";
 
 /// A replay log on disk: every record is kept, in order, and any reader can start from the first.
 ///
@@ -77,6 +79,7 @@ enum Command {
     Verify(verify::Args),
     Repair(repair::Args),
     Prune(prune::Args),
+    Backup(backup::Args),
     Demo(demo::Args),
     Completions(CompletionsArgs),
 }
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Repair(args) => repair::run(&args),
         Command::Prune(args) => prune::run(&args),
+        Command::Backup(args) => backup::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions(&args),
     });
@@ -158,6 +162,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
             OpenError::NotFound { .. }
             | OpenError::NotADirectory { .. }
             | OpenError::NotALog { .. }
+            | OpenError::UnfinishedBackup { .. }
             | OpenError::Version { .. }
             | OpenError::InvalidOption { .. },
         ) => ExitCode::from(2),

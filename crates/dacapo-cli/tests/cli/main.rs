@@ -1,5 +1,6 @@
 //! The built `dacapo` command, run as its users run it.
 
+mod backup;
 mod commands;
 mod damage;
 mod demo;
