@@ -57,7 +57,7 @@ pub(crate) struct Args {
 
     /// Check every byte of the backup when it is made
     ///
-    /// Full segments are not read otherwise, so that damage in them comes along.
+    /// Full segments are not checked otherwise, so that damage in them comes along.
     #[arg(long)]
     verify: bool,
 
@@ -111,6 +111,7 @@ fn is_refusal(error: &BackupError) -> bool {
             | BackupError::Inside { .. }
             | BackupError::OtherLog { .. }
             | BackupError::WrittenTo { .. }
+            | BackupError::Longer { .. }
             | BackupError::Diverged { .. }
     )
 }

@@ -542,13 +542,22 @@ pub enum BackupError {
         /// The directory.
         path: PathBuf,
     },
-    /// The earlier backup holds records that the log does not hold, or not as durable ones.
-    #[error("{} holds other records than the log, from offset {from} on; name another directory, and keep it until you know which of the two is right", path.display())]
+    /// The earlier backup holds records that the log does not hold, or does not know to be durable.
+    #[error("{} holds records from offset {from} on that are not in the log, or not known to be durable there; if the log was not closed cleanly, open it for writing once; otherwise keep both, and name another directory", path.display())]
+    Longer {
+        /// The directory.
+        path: PathBuf,
+        /// The first record that is not durable in the log.
+        from: Offset,
+    },
+    /// The earlier backup holds another record than the log under the same offset: one of the two was
+    /// restored from an older backup, and went on by itself.
+    #[error("{} holds another record {at} than the log; keep both, and name another directory", path.display())]
     Diverged {
         /// The directory.
         path: PathBuf,
-        /// A record of the backup that is not in the log.
-        from: Offset,
+        /// The last record of the backup.
+        at: Offset,
     },
     /// The earlier backup cannot be read.
     #[error("the earlier backup cannot be gone on with: {0}; name another directory")]

@@ -458,14 +458,14 @@ fn a_backup_that_holds_more_than_the_log_is_never_overwritten() {
     let restored = small_segments().open(&older).unwrap();
     let refused = restored.backup(&dst, |_| ()).unwrap_err();
     assert!(
-        matches!(refused, BackupError::Diverged { from, .. } if from == Offset::new(40)),
+        matches!(refused, BackupError::Longer { from, .. } if from == Offset::new(40)),
         "{refused}"
     );
     append(&restored, 1000..1050);
     let refused = restored.backup(&dst, |_| ()).unwrap_err();
 
     assert!(
-        matches!(refused, BackupError::Diverged { from, .. } if from == Offset::new(59)),
+        matches!(refused, BackupError::Diverged { at, .. } if at == Offset::new(59)),
         "{refused}"
     );
     assert_eq!(contents(&dst), before);

@@ -55,7 +55,7 @@ impl Log {
     ///
     /// Where `dst` is on the same filesystem, the two share the files of the segments that are full, as
     /// hard links: a backup then takes next to no space or time, and protects from pruning and deletion,
-    /// not from a disk that fails. Full segments are not read, so that damage in them comes along:
+    /// not from a disk that fails. Full segments are not checked, so that damage in them comes along:
     /// [`verify`](crate::verify()) checks the backup.
     ///
     /// `dst` must not exist, or be an empty directory, an earlier backup of this log, or one that was

@@ -110,11 +110,8 @@ impl<'a> Place<'a> {
             }
             (None, None) => {}
         }
-        for base in listing
-            .staged
-            .iter()
-            .filter_map(|name| base_of_staged(name))
-        {
+        let staged = listing.staged.iter();
+        for base in staged.filter_map(|name| base_of_staged(name)) {
             let file = disk.open(&staged_segment(dir, base))?;
             let mut bytes = [0; format::SEGMENT_HEADER_BYTES];
             // One that cannot be read is made anew.
@@ -132,12 +129,10 @@ impl<'a> Place<'a> {
         let Some(found) = self.earlier.as_ref().or(self.interrupted.as_ref()) else {
             return Ok(());
         };
-        let diverged = |from| {
-            let path = self.dir.to_owned();
-            Err(BackupError::Diverged { path, from })
-        };
+        let path = self.dir.to_owned();
         if found.durable > plan.next {
-            return diverged(plan.next);
+            let from = plan.next;
+            return Err(BackupError::Longer { path, from });
         }
         if self.earlier.is_none() || found.durable <= found.first.max(plan.oldest) {
             return Ok(());
@@ -159,13 +154,16 @@ impl<'a> Place<'a> {
                 let same = ours.timestamp_micros() == theirs.timestamp_micros()
                     && ours.topic() == theirs.topic()
                     && ours.payload() == theirs.payload();
-                if same { Ok(()) } else { diverged(last) }
+                match same {
+                    true => Ok(()),
+                    false => Err(BackupError::Diverged { path, at: last }),
+                }
             }
             // This run puts it back.
             Err(ReadError::SegmentMissing { .. }) => Ok(()),
             Err(ReadError::Corrupt(damage)) => Err(BackupError::Unreadable(damage.into())),
             Err(error @ ReadError::Io(_)) => Err(error.into()),
-            Err(_) => diverged(last),
+            Err(_) => Err(BackupError::Diverged { path, at: last }),
         }
     }
 
@@ -177,11 +175,17 @@ impl<'a> Place<'a> {
         advance: &mut impl FnMut(u64),
     ) -> Result<(), BackupError> {
         let base = whole.footer.base;
-        if self.keeps(&whole.footer)? {
+        let (from, to) = (segment::path(src, base), staged_segment(self.dir, base));
+        let is_named = self.is(&segment::path(self.dir, base), &whole.footer)?;
+        if is_named || self.is(&to, &whole.footer)? {
+            self.how.entry(base).or_insert(How::Kept);
+            if !is_named {
+                self.unnamed.insert(base);
+            }
             advance(whole.file_bytes);
             return Ok(());
         }
-        let (from, to) = (segment::path(src, base), staged_segment(self.dir, base));
+        self.disk.remove(&to)?;
         let missing = |error: FileError| match error.is_not_found() {
             true => BackupError::from(ReadError::SegmentMissing {
                 path: src.to_owned(),
@@ -222,7 +226,10 @@ impl<'a> Place<'a> {
         advance: &mut impl FnMut(u64),
     ) -> Result<(), BackupError> {
         let base = tail.footer.base;
-        if self.keeps(&tail.footer)? {
+        // Under its name it is the end of an earlier backup, which was copied as well. Under a staged
+        // one it may be shared: by a run that knew of more durable records, before a power cut.
+        if self.is(&segment::path(self.dir, base), &tail.footer)? {
+            self.how.entry(base).or_insert(How::Kept);
             advance(tail.header.file_bytes);
             return Ok(());
         }
@@ -237,33 +244,17 @@ impl<'a> Place<'a> {
         self.stage(copy, base)
     }
 
-    /// Whether this very segment is here already, under its own name or a staged one. Otherwise the
-    /// staged name is free.
-    fn keeps(&mut self, footer: &Footer) -> Result<bool, BackupError> {
-        let base = footer.base;
-        let staged = staged_segment(self.dir, base);
-        for (path, is_staged) in [
-            (segment::path(self.dir, base), false),
-            (staged.clone(), true),
-        ] {
-            let file = match self.disk.open(&path) {
-                Err(e) if e.is_not_found() => continue,
-                file => file?,
-            };
-            match SegmentFile::inspect(file, base, None) {
-                Ok(found) if found.footer.as_ref() == Some(footer) => {
-                    self.how.entry(base).or_insert(How::Kept);
-                    if is_staged {
-                        self.unnamed.insert(base);
-                    }
-                    return Ok(true);
-                }
-                Ok(_) | Err(SegmentError::Corrupt(_)) => {}
-                Err(SegmentError::Io(e)) => return Err(e.into()),
-            }
+    /// Whether a file is there, and is this very segment.
+    fn is(&self, path: &Path, footer: &Footer) -> Result<bool, BackupError> {
+        let file = match self.disk.open(path) {
+            Err(e) if e.is_not_found() => return Ok(false),
+            file => file?,
+        };
+        match SegmentFile::inspect(file, footer.base, None) {
+            Ok(found) => Ok(found.footer.as_ref() == Some(footer)),
+            Err(SegmentError::Corrupt(_)) => Ok(false),
+            Err(SegmentError::Io(e)) => Err(e.into()),
         }
-        self.disk.remove(&staged)?;
-        Ok(false)
     }
 
     /// Writes a sealed segment whose frames `read` gives.
