@@ -179,24 +179,23 @@ fn describe(
         Some(found) if found.is_sound() => style("backed up, and sound").green(),
         Some(_) => style("backed up, and damaged").red(),
     };
-    let mut ways = Vec::new();
+    let mut parts = vec![format!(
+        "{held} in {}",
+        figures::counted(made.segments as u64, "segment")
+    )];
     for (count, way) in [(made.kept, "kept"), (made.linked, "linked")] {
         if count > 0 {
-            ways.push(format!("{count} {way}"));
+            parts.push(format!("{count} {way}"));
         }
     }
     if made.copied > 0 {
         let bytes = figures::bytes(made.copied_bytes);
-        ways.push(format!("{} copied ({bytes})", made.copied));
+        parts.push(format!("{} copied ({bytes})", made.copied));
     }
-    let ways = match ways.is_empty() {
-        true => String::new(),
-        false => format!(": {}", ways.join(", ")),
-    };
     lines.push(format!(
-        "{verdict}: {held} to {}, in {}{ways}, in {}",
+        "{verdict}: {}, into {} in {}",
+        parts.join(", "),
         dst.display(),
-        figures::counted(made.segments as u64, "segment"),
         figures::duration(elapsed)
     ));
     lines.join("\n") + "\n"

@@ -112,7 +112,7 @@ fn every_backup_made_while_producers_append_and_a_thread_prunes_is_a_part_of_the
     let (read, to_prune) = channel();
     let mut made: Vec<(u64, Backup, Vec<Read>)> = Vec::new();
     let all = thread::scope(|scope| {
-        for producer in 0..4_u64 {
+        let producers = [0, 1, 2, 3].map(|producer| {
             let (log, stop) = (&log, &stop);
             scope.spawn(move || {
                 let mut round = 0;
@@ -128,8 +128,8 @@ fn every_backup_made_while_producers_append_and_a_thread_prunes_is_a_part_of_the
                     log.sync().unwrap();
                     round += 1;
                 }
-            });
-        }
+            })
+        });
         // Reads every record before it may be pruned.
         let tailing_log = &log;
         let tailing = scope.spawn(move || {
@@ -176,19 +176,21 @@ fn every_backup_made_while_producers_append_and_a_thread_prunes_is_a_part_of_the
             };
             // Some are new, most bring an earlier one up to date.
             let dst = above.path(&format!("copy-{}", number % 5 + number / 20 * 5));
+            // Another process knows what is durable by the marks behind the flushes, one flush late.
             let promised = match number % 3 {
                 0 => log.next_offset().get(),
-                _ => log.durable_offset().get(),
+                _ => 0,
             };
             let backup = backup(&reader, &dst);
             let copy = Log::options().open_read_only(&dst).unwrap();
             assert!(verify(&dst, |_| ()).unwrap().is_sound());
             assert!(copy.status().unwrap().clean);
-            // Another process learns by the mark behind a flush what is durable.
-            let promised = if number % 3 == 0 { promised } else { 0 };
             made.push((promised, backup, read_all(&copy)));
         }
         stop.store(true, Relaxed);
+        for producer in producers {
+            producer.join().unwrap();
+        }
         log.close().unwrap();
         let all = tailing.join().unwrap();
         assert!(pruning.join().unwrap() > 0, "nothing was pruned meanwhile");

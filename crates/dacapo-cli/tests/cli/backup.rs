@@ -59,7 +59,7 @@ fn a_log_is_backed_up_while_it_is_written_and_the_backup_is_a_log() {
     expect_code(&output, 0);
     let said = text(&output.stdout);
     assert!(
-        said.starts_with("backed up, and sound: offsets 0 to 1499 to "),
+        said.starts_with("backed up, and sound: offsets 0 to 1499 in "),
         "{said}"
     );
     assert!(

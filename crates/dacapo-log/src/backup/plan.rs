@@ -43,9 +43,12 @@ impl Plan {
     pub(super) fn of(shared: &Shared) -> Result<Self, BackupError> {
         shared.refresh()?;
         let oldest = shared.refresh_oldest();
-        let durable = shared.durable.get();
-        let not_durable = shared.visible.get().since(durable);
-        let next = durable.max(oldest);
+        let next = shared.durable.get();
+        let not_durable = shared.visible.get().since(next);
+        if next < oldest {
+            // Dropped by another process since we looked how far it has come: to be looked at again.
+            return Err(missing(shared, next).into());
+        }
         // Behind the watermark: a recovery that has moved it is in there.
         let Some(loaded) = meta::load(&shared.disk, &shared.dir).map_err(ReadError::from)? else {
             let gone = Corruption::new(&shared.dir.join(META_FILE), 0, Damage::Meta);
