@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -263,13 +263,32 @@ fn a_backup_is_brought_up_to_date_with_what_is_new_and_without_what_was_pruned()
 #[test]
 fn a_backup_has_the_indexes_of_its_segments() {
     let above = Above::new();
-    let (log, dst) = (above.log_of(100), above.path("copy"));
+    let (log, dst) = (above.log_of(0), above.path("copy"));
+    let lamps = Topic::new("lamps").unwrap();
+    for number in 0..100 {
+        log.append_to(&lamps, text(number).as_bytes()).unwrap();
+    }
     log.close().unwrap(); // waits for the index files
     backup(&Log::options().open_read_only(log.dir()).unwrap(), &dst);
 
     for path in segments(&dst) {
         assert!(path.with_extension("idx").exists(), "{}", path.display());
     }
+    let derived = |dir: &Path| {
+        let names = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        let names: BTreeSet<_> = names.collect();
+        names
+            .into_iter()
+            .filter(|name| !name.to_string_lossy().ends_with(".seg"))
+            .collect::<BTreeSet<_>>()
+    };
+    let missing: Vec<_> = derived(log.dir())
+        .difference(&derived(&dst))
+        .cloned()
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]

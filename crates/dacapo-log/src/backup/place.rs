@@ -25,6 +25,7 @@ use crate::recovery::{self, Listing};
 use crate::repair;
 use crate::segment::{self, SegmentFile};
 use crate::segment_writer;
+use crate::topics;
 
 /// Copied at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -321,12 +322,12 @@ impl<'a> Place<'a> {
             disk.sync_dir(dir)?;
         }
         for &base in &unnamed {
-            disk.remove(&index::path(dir, base))?;
+            self.remove_indexes(base)?;
             let mut file = disk.open(&staged_segment(dir, base))?;
             file.rename(&segment::path(dir, base))?;
         }
         for &base in listing.bases.iter().filter(|base| !wanted.contains(base)) {
-            disk.remove(&index::path(dir, base))?;
+            self.remove_indexes(base)?;
             disk.remove(&segment::path(dir, base))?;
         }
         // Best effort: without the files, whoever needs an index rebuilds it.
@@ -337,20 +338,26 @@ impl<'a> Place<'a> {
         Ok(recovery::sync_own_name(disk, dir)?)
     }
 
+    fn remove_indexes(&self, base: Offset) -> Result<(), FileError> {
+        let mut files = indexes(self.dir, base).into_iter();
+        files.try_for_each(|path| self.disk.remove(&path))
+    }
+
     /// Index files are shared as well: they are only ever replaced.
     fn bring_indexes(&self, src: &Path, plan: &Plan) -> Result<(), FileError> {
         let (disk, dir) = (&self.disk, self.dir);
         for whole in &plan.whole {
             let base = whole.footer.base;
-            let (from, to) = (index::path(src, base), index::path(dir, base));
-            if disk.is_dir(&to)?.is_some() || disk.is_dir(&from)?.is_none() {
-                continue;
-            }
-            if !disk.link(&from, &to)? {
-                let mut copy = disk.create(&unsynced(dir))?;
-                copy.write_at(&disk.read(&from)?, 0)?;
-                copy.sync_data()?;
-                copy.rename(&to)?;
+            for (from, to) in indexes(src, base).into_iter().zip(indexes(dir, base)) {
+                if disk.is_dir(&to)?.is_some() || disk.is_dir(&from)?.is_none() {
+                    continue;
+                }
+                if !disk.link(&from, &to)? {
+                    let mut copy = disk.create(&unsynced(dir))?;
+                    copy.write_at(&disk.read(&from)?, 0)?;
+                    copy.sync_data()?;
+                    copy.rename(&to)?;
+                }
             }
         }
         if let Some(tail) = &plan.tail {
@@ -420,6 +427,11 @@ fn load(disk: &Disk, path: &Path) -> Result<Option<Meta>, BackupError> {
         Err(SegmentError::Corrupt(damage)) => Err(BackupError::Unreadable(damage.into())),
         Err(SegmentError::Io(e)) => Err(e.into()),
     }
+}
+
+/// What is derived from the segment at `base`.
+fn indexes(dir: &Path, base: Offset) -> [PathBuf; 2] {
+    [index::path(dir, base), topics::path(dir, base)]
 }
 
 /// A segment that is durable, and waits for its name.
