@@ -160,7 +160,7 @@ fn every_backup_made_while_producers_append_and_a_thread_prunes_is_a_part_of_the
             for before in to_prune {
                 let oldest = pruning_log.oldest();
                 match pruning_log.prune(before) {
-                    Ok(now) => pruned += u64::from(now > oldest),
+                    Ok(now) => pruned += u64::from(now.oldest > oldest),
                     Err(SyncError::Closed) => break,
                     Err(error) => panic!("{error}"),
                 }
@@ -234,7 +234,7 @@ fn a_backup_is_brought_up_to_date_with_what_is_new_and_without_what_was_pruned()
     assert_eq!(held(&dst), texts(0..100));
 
     append(&log, 100..150);
-    let oldest = log.prune(Offset::new(40)).unwrap();
+    let oldest = log.prune(Offset::new(40)).unwrap().oldest;
     assert!(oldest > Offset::ZERO);
     let second = backup(&log, &dst);
 
@@ -633,7 +633,7 @@ fn a_backup_on_another_filesystem_is_a_copy() {
     assert!(made.copied_bytes > 0);
     assert_eq!(held(&dst), texts(0..100));
     append(&log, 100..150);
-    let oldest = log.prune(Offset::new(40)).unwrap();
+    let oldest = log.prune(Offset::new(40)).unwrap().oldest;
     let more = backup(&log, &dst);
     assert!(more.kept > 0 && more.copied > 0 && more.linked == 0);
     assert_eq!(held(&dst), texts(oldest.get()..150));
