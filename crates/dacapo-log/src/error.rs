@@ -415,6 +415,58 @@ pub enum AppendError {
         /// The call that failed then.
         cause: Arc<FileError>,
     },
+    /// The producer has begun a higher epoch: this append is of one that was to end.
+    #[error(
+        "epoch {epoch} of the producer is fenced off by epoch {current}; stop, or begin a higher epoch with sequence 0"
+    )]
+    Fenced {
+        /// The epoch of the append.
+        epoch: u64,
+        /// The producer's epoch in the log.
+        current: u64,
+    },
+    /// An epoch begins with sequence 0.
+    #[error(
+        "the log holds nothing of the producer's epoch {epoch}, so that sequence 0 is next, and not {found}"
+    )]
+    EpochNotBegun {
+        /// The epoch of the append.
+        epoch: u64,
+        /// Its sequence.
+        found: u64,
+    },
+    /// An append before this one is not in the log. After a power cut, one that was acknowledged and not
+    /// durable may be what is missing.
+    #[error(
+        "the producer's next sequence is {expected}, and not {found}; append from {expected} on"
+    )]
+    SequenceGap {
+        /// The next sequence.
+        expected: u64,
+        /// The sequence of the append.
+        found: u64,
+    },
+    /// The log holds no append of the producer: none was made, or the newest one was
+    /// [pruned](crate::Log::prune) or lost. Whether this one was made before cannot be known.
+    #[error(
+        "the log holds no append of the producer, which cannot go on with sequence {found} of epoch {epoch}; begin an epoch with sequence 0"
+    )]
+    UnknownProducer {
+        /// The epoch of the append.
+        epoch: u64,
+        /// Its sequence.
+        found: u64,
+    },
+    /// A batch of no records has no place for a stamp.
+    #[error("an append with a stamp has at least one record, which carries it")]
+    NothingToStamp,
+    /// The stamps in the log could not be read, so that a repetition would not be recognised. Appends
+    /// without a stamp go on.
+    #[error("the stamps in the log cannot be read: {source}; where that is damage, repair the log")]
+    ProducersUnreadable {
+        /// What reading met.
+        source: Arc<ReadError>,
+    },
     /// The log was opened read-only.
     #[error("the log was opened read-only")]
     ReadOnly,

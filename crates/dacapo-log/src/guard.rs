@@ -22,6 +22,8 @@ pub(crate) enum Guard {
     BatchEndMark,
     /// `meta` says that segments are gone before they go.
     MetaBeforeUnlink,
+    /// What a producer resends is not appended again.
+    RepetitionRefused,
 }
 
 #[cfg(not(simulation))]

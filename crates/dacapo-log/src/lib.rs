@@ -23,6 +23,7 @@
 //!
 //! - [`Log::append`] returns when a record is visible and safe from a killed process;
 //!   [`Log::durable`] and [`Log::sync`] when it is safe from power loss.
+//! - [`Log::append_once`] recognises what a producer resends, across restarts and crashes too.
 //! - [`Log::replay`] reads to the end as of now, [`Log::tail`] goes on from there.
 //! - [`Options::retention`] drops what is old, [`Log::hold`] keeps what is still needed.
 //! - [`Options::open_read_only`] reads a log that another process is writing.
@@ -68,6 +69,7 @@ mod models;
 mod offset;
 mod options;
 mod prepare;
+mod producers;
 mod reader;
 mod record;
 mod recovery;
@@ -107,6 +109,7 @@ pub use holds::{Hold, HoldStatus};
 pub use log::Log;
 pub use offset::{Checkpoint, Epoch, Offset, Start};
 pub use options::{Flush, Options, WritePath};
+pub use producers::{Appended, ProducerState};
 pub use record::{Record, RecordRef};
 pub use repair::{Repair, repair};
 pub use replay::Replay;

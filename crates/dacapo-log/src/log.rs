@@ -21,6 +21,7 @@ use crate::meta;
 use crate::offset::{Epoch, Offset, Start};
 use crate::options::{Options, WritePath};
 use crate::prepare::{Blueprint, Preparer};
+use crate::producers::{Appended, ProducerState, Producers};
 use crate::reader::Reader;
 use crate::record::Record;
 use crate::recovery::{self, Recovered, Unfinished};
@@ -29,6 +30,7 @@ use crate::retention::{Pruning, Retention, Rule};
 use crate::segment::Segment;
 use crate::segment_writer::SegmentWriter;
 use crate::segments::Segments;
+use crate::stamp::Stamp;
 use crate::status::Status;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, MutexGuard};
 use crate::tailer::Tailer;
@@ -485,6 +487,117 @@ impl Log {
         self.writer()?.append(records.iter().copied(), None)
     }
 
+    /// Appends one record of a producer that resends what it has no answer for, so that it is there
+    /// once.
+    ///
+    /// The producer numbers its appends from 0 and gives a repetition the number of the original. What
+    /// the log holds already is [`Appended::Duplicate`], and changes nothing. One that begins anew, or
+    /// takes another one's place, takes a higher epoch: appends of the lower ones are refused from then
+    /// on.
+    ///
+    /// Which append is the newest of each producer is read from the records themselves. So it survives
+    /// restarts and crashes exactly as they do, and is forgotten when [`prune`](Self::prune) drops that
+    /// append: whoever goes on then is refused with [`AppendError::UnknownProducer`], but sequence 0
+    /// passes for a new append. Keep records for longer than producers resend them.
+    ///
+    /// The original is visible when this returns, and durable as any record: a producer that must not
+    /// lose a message to a power cut keeps it until [`durable`](Self::durable) has returned for
+    /// [`Appended::offset`], and after [`AppendError::SequenceGap`] appends again from what is expected.
+    ///
+    /// The first call after an open reads the whole log for its stamps; appends without a stamp go on
+    /// meanwhile. It takes some 100 bytes of memory for each producer of whom the log holds
+    /// an append.
+    ///
+    /// ```
+    /// use dacapo_log::{Appended, Log, Offset, Stamp};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path())?;
+    /// let first = Stamp { producer: 0xda_ca_90, epoch: 0, sequence: 0 };
+    /// assert!(matches!(log.append_once(first, None, b"paid")?, Appended::New(_)));
+    /// drop(log); // and the answer did not reach the producer, which sends it again
+    ///
+    /// let log = Log::open(dir.path())?;
+    /// assert!(matches!(log.append_once(first, None, b"paid")?, Appended::Duplicate(_)));
+    /// assert_eq!(log.next_offset(), Offset::new(1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); and where the stamp does not come next, which leaves the log
+    /// unchanged and usable: [`AppendError::Fenced`], [`AppendError::EpochNotBegun`],
+    /// [`AppendError::SequenceGap`], [`AppendError::UnknownProducer`]. Damage anywhere in the log is
+    /// [`AppendError::ProducersUnreadable`], if the stamps were not read before.
+    pub fn append_once(
+        &self,
+        stamp: Stamp,
+        topic: Option<&Topic>,
+        payload: &[u8],
+    ) -> Result<Appended, AppendError> {
+        let record = NewRecord::new(topic, payload);
+        self.writer()?.append_once(std::iter::once(record), stamp)
+    }
+
+    /// Appends a batch of records under one stamp: all of them or none, and once, as
+    /// [`append_once`](Self::append_once) does.
+    ///
+    /// ```
+    /// use dacapo_log::{Log, Stamp, Topic};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path())?;
+    /// let orders = Topic::new("orders")?;
+    /// let stamp = Stamp { producer: 0xda_ca_90, epoch: 0, sequence: 0 };
+    /// for _ in 0..3 {
+    ///     log.append_batch_once(stamp, [(Some(&orders), "one lamp"), (None, "-1 lamp")])?;
+    /// }
+    /// assert_eq!(log.next_offset().get(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`append_once`](Self::append_once) and [`append_batch`](Self::append_batch);
+    /// [`AppendError::NothingToStamp`] for an empty batch.
+    pub fn append_batch_once<'a, I, P>(
+        &self,
+        stamp: Stamp,
+        records: I,
+    ) -> Result<Appended, AppendError>
+    where
+        I: IntoIterator<Item = (Option<&'a Topic>, P)>,
+        P: AsRef<[u8]>,
+    {
+        let items: Vec<(Option<&Topic>, P)> = records.into_iter().collect();
+        let records: Vec<NewRecord<'_>> = items
+            .iter()
+            .map(|(topic, payload)| NewRecord::new(*topic, payload.as_ref()))
+            .collect();
+        self.writer()?.append_once(records.iter().copied(), stamp)
+    }
+
+    /// The newest append of a producer, or `None` where the log holds none: what a producer asks that
+    /// has forgotten where it stopped.
+    ///
+    /// In a log opened for writing, the first call reads the whole log, as
+    /// [`append_once`](Self::append_once) does; in a read-only one, each call does.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`] or [`ReadError::SegmentMissing`] where a part of the log cannot be read:
+    /// the newest append may be in it.
+    pub fn producer(&self, producer: u128) -> Result<Option<ProducerState>, ReadError> {
+        match &self.inner.writer {
+            Some(writer) => writer.producer(producer),
+            None => {
+                self.inner.shared.refresh()?;
+                Ok(Producers::load(&self.inner.shared)?.get(producer))
+            }
+        }
+    }
+
     /// Deletes all records of a topic, by a record that says so, and returns that one's offset.
     ///
     /// Durable, and undone by a crash, as any record. Readers of the topic that begin from now on see
@@ -498,8 +611,8 @@ impl Log {
         Ok(self.writer()?.append(std::iter::once(record), None)?.start)
     }
 
-    /// The largest payload that one record can have: what fits into one segment. 0 in a log that
-    /// was opened read-only.
+    /// The largest payload that one record can have: what fits into one segment. A topic takes its
+    /// bytes of that, and a stamp 32. 0 in a log that was opened read-only.
     #[must_use]
     pub fn payload_bytes_max(&self) -> usize {
         let batch = self

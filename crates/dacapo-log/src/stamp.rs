@@ -4,7 +4,7 @@
 ///
 /// A producer numbers its appends with `sequence`, from 0, and resends under the same number what it
 /// has no answer for. A producer that begins anew takes a higher `epoch`, which fences off the one
-/// before it.
+/// before it. See [`Log::append_once`](crate::Log::append_once).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stamp {
     /// Which producer. Large enough for a random number, or a strong hash of a name.

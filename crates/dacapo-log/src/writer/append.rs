@@ -99,6 +99,19 @@ impl Writer {
         records: impl ExactSizeIterator<Item = NewRecord<'a>> + Clone,
         stamp: Option<Stamp>,
     ) -> Result<Range<Offset>, AppendError> {
+        let appended = self.append_unannounced(records.clone(), stamp);
+        self.announce(&appended, records);
+        appended
+    }
+
+    /// As [`append`](Self::append), for one who holds a lock: [`announce`](Self::announce) is left to
+    /// them.
+    #[inline]
+    pub(super) fn append_unannounced<'a>(
+        &self,
+        records: impl ExactSizeIterator<Item = NewRecord<'a>> + Clone,
+        stamp: Option<Stamp>,
+    ) -> Result<Range<Offset>, AppendError> {
         let total: usize = records
             .clone()
             .enumerate()
@@ -111,14 +124,36 @@ impl Writer {
                 max: max as u64,
             });
         }
-        let appended = self.append_locked(&mut self.appender(), records.clone(), stamp, total);
-        match &appended {
+        self.append_locked(&mut self.appender(), records, stamp, total)
+    }
+
+    /// Wakes those whom an append of these records concerns.
+    #[inline]
+    pub(super) fn announce<'a>(
+        &self,
+        appended: &Result<Range<Offset>, AppendError>,
+        records: impl Iterator<Item = NewRecord<'a>>,
+    ) {
+        match appended {
             Ok(_) if self.shared.visible.announce() => self.tell(records),
             Ok(_) => {}
             Err(AppendError::Poisoned { .. }) => self.shared.durable.wake(),
             Err(_) => {}
         }
-        appended
+    }
+
+    /// Whether records may still be appended at all.
+    #[inline]
+    pub(super) fn check_accepts(&self, appender: &Appender) -> Result<(), AppendError> {
+        if let Some(cause) = self.poison.get() {
+            return Err(AppendError::Poisoned {
+                cause: Arc::clone(cause),
+            });
+        }
+        match appender.closing {
+            true => Err(AppendError::Closed),
+            false => Ok(()),
+        }
     }
 
     /// Wakes those who wait for records of the topics that were appended to.
@@ -138,14 +173,7 @@ impl Writer {
         stamp: Option<Stamp>,
         total: usize,
     ) -> Result<Range<Offset>, AppendError> {
-        if let Some(cause) = self.poison.get() {
-            return Err(AppendError::Poisoned {
-                cause: Arc::clone(cause),
-            });
-        }
-        if appender.closing {
-            return Err(AppendError::Closed);
-        }
+        self.check_accepts(appender)?;
         let first = appender.next;
         if records.len() == 0 {
             return Ok(first..first);

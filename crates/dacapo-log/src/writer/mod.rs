@@ -1,10 +1,11 @@
 //! The writing side of an open log: append, roll, flush, prune, close.
 //!
-//! One lock orders the appends, and is held for a copy and a checksum; another one lets one flush
-//! run at a time, and is never held while appending. After a failed write or sync nothing more is
+//! One lock orders the appends, and is held for a copy and a checksum; appends with a stamp take
+//! another one before it. A third one lets one flush run at a time, and is never held while appending. After a failed write or sync nothing more is
 //! acknowledged: see docs/durability.md.
 
 mod append;
+mod append_once;
 mod close;
 mod compact;
 mod flush;
@@ -26,6 +27,7 @@ use crate::meta::MetaFile;
 use crate::offset::Offset;
 use crate::options::Options;
 use crate::prepare::Preparer;
+use crate::producers::Producers;
 use crate::segment_writer::SegmentWriter;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, OnceLock};
 
@@ -41,6 +43,8 @@ pub(crate) struct Writer {
     options: Options,
     batch_bytes_max: usize,
     appender: Mutex<Appender>,
+    /// `None` until the first append with a stamp. Locked before the appender.
+    producers: Mutex<Option<Producers>>,
     /// The first failed write or sync. Set with the appender locked: nothing is acknowledged after it.
     poison: OnceLock<Arc<FileError>>,
     /// The log's directory, whose names are synced.
@@ -106,6 +110,7 @@ impl Writer {
             shared,
             batch_bytes_max: segment_bytes_max - SEGMENT_OVERHEAD_BYTES,
             appender: Mutex::new(appender),
+            producers: Mutex::new(None),
             poison: OnceLock::new(),
             names,
             rolled: AtomicBool::new(false),

@@ -12,7 +12,7 @@ use crate::disk::Disk;
 use crate::error::{AppendError, OpenError, SyncError};
 use crate::offset::{Offset, Start};
 use crate::options::{Flush, Options, WritePath};
-use crate::{CompactError, Kept, Log, ReadError, Retention, Topic, clock};
+use crate::{Appended, CompactError, Kept, Log, ReadError, Retention, Stamp, Topic, clock};
 
 fn options(write_path: WritePath) -> Options {
     Options {
@@ -548,4 +548,97 @@ fn nothing_is_dropped_before_it_is_durable() {
     assert_eq!((pruned.oldest, count(&log)), (Offset::ZERO, 100));
     gate.wait();
     while log.sync().is_ok() {}
+}
+
+fn stamp(sequence: u64) -> Stamp {
+    Stamp {
+        producer: 7,
+        epoch: 0,
+        sequence,
+    }
+}
+
+#[test]
+fn a_poisoned_log_does_not_answer_repetitions_either() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    log.append_once(stamp(0), None, b"one").unwrap();
+    log.sync().unwrap();
+    log.append_once(stamp(1), None, b"in doubt").unwrap();
+    disk.faults.fail("sync", ".seg", io::ErrorKind::Other);
+    log.sync().unwrap_err();
+    disk.faults.heal();
+
+    for sequence in [0, 1, 2, 9] {
+        let refused = log.append_once(stamp(sequence), None, b"again");
+        assert!(matches!(refused, Err(AppendError::Poisoned { .. })));
+    }
+}
+
+#[test]
+fn a_write_that_failed_is_sent_again_to_the_reopened_log_and_there_once() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::File);
+    log.append_once(stamp(0), None, b"one").unwrap();
+    disk.faults.fail("write", ".seg", io::ErrorKind::Other);
+    assert!(matches!(
+        log.append_once(stamp(1), None, b"two"),
+        Err(AppendError::Poisoned { .. })
+    ));
+    disk.faults.heal();
+    drop(log);
+
+    let log = open(&disk, dir.path(), WritePath::File);
+    for _ in 0..2 {
+        log.append_once(stamp(0), None, b"one").unwrap();
+    }
+    for _ in 0..2 {
+        log.append_once(stamp(1), None, b"two").unwrap();
+    }
+    assert_eq!(count(&log), 2);
+}
+
+#[test]
+fn a_full_disk_leaves_the_sequence_free() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    disk.faults
+        .fail("allocate", "next.tmp", io::ErrorKind::StorageFull);
+    assert!(matches!(
+        log.append_once(stamp(0), None, b"one"),
+        Err(AppendError::StorageFull { .. })
+    ));
+    disk.faults.heal();
+
+    let appended = log.append_once(stamp(0), None, b"one").unwrap();
+
+    assert_eq!(appended, Appended::New(Offset::ZERO..Offset::new(1)));
+}
+
+#[test]
+fn appends_go_on_while_the_stamps_are_read_and_a_read_that_fails_is_tried_again() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    log.append_once(stamp(0), None, b"one").unwrap();
+    for _ in 0..40 {
+        log.append(&[7; 1000]).unwrap();
+    }
+    drop(log);
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    let gate = Arc::new(Barrier::new(2));
+    disk.faults.hang_and_fail("map", ".seg", &gate);
+    let resending = log.clone();
+    let resending = thread::spawn(move || resending.append_once(stamp(0), None, b"one"));
+    gate.wait();
+
+    let next = log.next_offset();
+    assert_eq!(log.append(b"of nobody").unwrap(), next);
+
+    gate.wait();
+    assert!(matches!(
+        resending.join().unwrap(),
+        Err(AppendError::ProducersUnreadable { .. })
+    ));
+    let again = log.append_once(stamp(0), None, b"one").unwrap();
+    assert!(matches!(again, Appended::Duplicate(_)));
 }
