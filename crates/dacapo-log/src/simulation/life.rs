@@ -10,6 +10,7 @@ use super::Coverage;
 use super::cut::Cut;
 use super::model::Shared;
 use super::random::Random;
+use super::resender::Resender;
 use super::users::{Follower, Producer, Spectator, some_topic};
 use crate::disk::{DIR, Disk, Fault, errnos_of};
 use crate::verify::verify_log;
@@ -212,6 +213,20 @@ impl Life {
                 thread::spawn(move || producer.produce())
             })
             .collect();
+        let resenders: Vec<_> = (0..self.random.below(3))
+            .map(|name| {
+                let producer = Producer {
+                    random: self.random.fork(),
+                    disk: self.disk.clone(),
+                    model: self.model.clone(),
+                    log: log.clone(),
+                    hold: None,
+                };
+                let name = name.into();
+                let mut resender = Resender { name, producer };
+                thread::spawn(move || resender.send())
+            })
+            .collect();
         let spectators: Vec<_> = (0..self.random.below(4) / 2)
             .map(|_| {
                 let mut spectator = Spectator {
@@ -224,6 +239,9 @@ impl Life {
             .collect();
         for producer in producers {
             producer.join().expect("a producer");
+        }
+        for resender in resenders {
+            resender.join().expect("a producer that resends");
         }
         for spectator in spectators {
             spectator.join().expect("a spectator");

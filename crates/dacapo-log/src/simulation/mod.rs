@@ -8,14 +8,17 @@
 //!
 //! In this build `disk.rs` is replaced by `simulation/disk.rs`, and the locks and threads of
 //! `sync.rs` by those of [shuttle](https://docs.rs/shuttle), which run one at a time. `turns.rs` says
-//! whose turn it is, `life.rs` how a log lives, `users.rs` what its threads do, `cut.rs` what a power cut leaves, and `model.rs`
-//! what must be true. What is modelled, and what is not: docs/durability.md.
+//! whose turn it is, `life.rs` how a log lives, `users.rs` and `resender.rs` what its threads do,
+//! `cut.rs` what a power cut leaves, and `model.rs` and `messages.rs` what must be true. What is
+//! modelled, and what is not: docs/durability.md.
 
 pub(crate) mod cut;
 pub(crate) mod guards;
 mod life;
+mod messages;
 mod model;
 pub(crate) mod random;
+mod resender;
 mod turns;
 mod users;
 

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::{AppendError, Checkpoint, Log, Offset, ReadError, Record, Start, Topic};
+use super::messages::Messages;
+use crate::{AppendError, Checkpoint, Log, Offset, ReadError, Record, Stamp, Start, Topic};
 
 /// What a record is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,8 @@ pub(crate) struct Model {
     checkpoints: Vec<(Checkpoint, u64)>,
     /// An append was told that the log takes nothing more.
     poisoned: bool,
+    /// What was sent with stamps; of their records, all that is above is true as well.
+    pub(super) messages: Messages,
     pub(crate) tally: Tally,
 }
 
@@ -96,6 +99,8 @@ pub(crate) struct Tally {
     pub(crate) held_back: u64,
     /// Readers that went on behind what was dropped.
     pub(crate) passed_pruned: u64,
+    /// Messages that were sent again and not appended again.
+    pub(crate) repeated: u64,
 }
 
 impl Tally {
@@ -115,6 +120,7 @@ impl Tally {
         self.times_found += other.times_found;
         self.held_back += other.held_back;
         self.passed_pruned += other.passed_pruned;
+        self.repeated += other.repeated;
     }
 }
 
@@ -182,6 +188,11 @@ impl Model {
                 self.tally.refused += 1;
             }
         }
+    }
+
+    /// An append has returned, and had changed nothing.
+    pub(super) fn not_appended(&mut self, begun: &Begun) {
+        self.doubtful.remove(&begun.unit).expect("begun");
     }
 
     /// Records before `next` were called durable.
@@ -393,12 +404,20 @@ impl Model {
             .iter()
             .map(|record| (record.offset().get(), Item::of(record)))
             .collect();
+        let stamps: BTreeMap<u64, Stamp> = records
+            .iter()
+            .filter_map(|record| Some((record.offset().get(), record.stamp()?)))
+            .collect();
         self.tally.records_checked += found.len() as u64;
         self.tally.records_pruned += oldest - self.oldest;
         self.adopt(&found);
         self.check_missing(oldest..next, &found);
         self.check_topics(log, &found);
         self.cut(oldest, next);
+        let range = oldest..next;
+        let compacted = self.compacted;
+        self.messages
+            .check_opened(log, range, compacted, &stamps, &found);
         self.check_checkpoints(log);
     }
 

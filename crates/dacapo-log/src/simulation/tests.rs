@@ -143,6 +143,7 @@ fn a_guard_that_is_taken_out_is_missed() {
         Guard::SyncBeforeTrust,
         Guard::BatchEndMark,
         Guard::MetaBeforeUnlink,
+        Guard::RepetitionRefused,
     ] {
         match live_all(1, 10_000, Some(guard)) {
             Ok(_) => panic!("nobody noticed that {guard:?} was gone"),

@@ -72,7 +72,7 @@ impl Producer {
         self.release();
     }
 
-    fn sync(&mut self) {
+    pub(super) fn sync(&mut self) {
         let next = self.log.next_offset();
         let synced = match next.get().checked_sub(1) {
             Some(last) if self.random.one_in(2) => {
@@ -227,7 +227,7 @@ impl Producer {
     }
 
     /// No two are the same.
-    fn payload(&mut self, longest: usize) -> Vec<u8> {
+    pub(super) fn payload(&mut self, longest: usize) -> Vec<u8> {
         let len = self.random.index(longest);
         let mut payload = match self.random.below(4) {
             0 => vec![0; len],
