@@ -9,12 +9,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use clap::builder::NonEmptyStringValueParser;
 use dacapo_log::{AppendError, Log, Offset};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::amounts::parse_bytes;
 use crate::figures;
 use crate::input::{Got, Input};
+use crate::producer::{Place, Producer};
 
 /// Store standard input in a log, a record a line
 ///
@@ -28,6 +30,7 @@ Examples:
   tail -F app.log | dacapo append log          Keep what a program writes
   dacapo append --raw log < photo.jpg          One record, newlines and all
   producer | dacapo append --durable --acks log | consumer-of-acknowledgements
+  dacapo append --producer orders log < orders    Again after a kill: goes on, stores nothing twice
 
 What survives what:
   As soon as a line is stored, readers can see it and it survives a kill of this process.
@@ -52,6 +55,18 @@ pub(crate) struct Args {
     /// Store the whole input as one record
     #[arg(long)]
     raw: bool,
+
+    /// Store each line once, though the same input be given again
+    ///
+    /// The lines are numbered, and stored with the number and this name. Given again, after a kill or
+    /// a power cut too, the input goes on behind what the log holds of it; it must begin with the same
+    /// lines. This is so for as long as the log holds the last line that was stored.
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    producer: Option<String>,
+
+    /// Raise this to store an input anew, and to refuse lower ones from then on
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "producer")]
+    producer_epoch: u64,
 
     /// The size of a segment file once the log has grown: 16K to 1G; a record fits into one
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = parse_bytes)]
@@ -81,7 +96,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 
     let started = Instant::now();
-    let mut appender = Appender::new(&log, args);
+    let mut appender = Appender::new(&log, args)?;
     let stored = if args.raw {
         appender.store_whole(&input)
     } else {
@@ -120,20 +135,24 @@ fn say(text: &str) {
 struct Appender<'a> {
     log: &'a Log,
     args: &'a Args,
+    /// `None` where the input has no name.
+    producer: Option<Producer<'a>>,
     progress: ProgressBar,
     stored: Stored,
     acknowledged: Stored,
 }
 
 impl<'a> Appender<'a> {
-    fn new(log: &'a Log, args: &'a Args) -> Self {
-        Self {
+    fn new(log: &'a Log, args: &'a Args) -> anyhow::Result<Self> {
+        let resume = |name| Producer::resume(log, name, args.producer_epoch);
+        Ok(Self {
             log,
             args,
+            producer: args.producer.as_deref().map(resume).transpose()?,
             progress: progress(args),
             stored: Stored::default(),
             acknowledged: Stored::default(),
-        }
+        })
     }
 
     /// Returns how many bytes it read of a line that a signal kept from being finished.
@@ -201,9 +220,9 @@ impl<'a> Appender<'a> {
     fn check_fits(&self, line_bytes: usize) -> anyhow::Result<()> {
         let max = self.args.segment_bytes_max;
         if line_bytes as u64 > max {
-            let line = self.stored.records + 1;
+            let record = self.next_record();
             anyhow::bail!(
-                "record {line} of the input is longer than a segment of {max} bytes; \
+                "{record} is longer than a segment of {max} bytes; \
                  split it, or raise --segment-bytes-max"
             );
         }
@@ -235,6 +254,9 @@ impl<'a> Appender<'a> {
     }
 
     fn append(&mut self, batch: &[&[u8]]) -> anyhow::Result<()> {
+        if self.producer.is_some() {
+            return self.append_once(batch);
+        }
         let offsets = self
             .log
             .append_batch(batch)
@@ -243,13 +265,29 @@ impl<'a> Appender<'a> {
         Ok(())
     }
 
+    /// One by one: a batch has a single number, and where the input is cut into batches is chance.
+    fn append_once(&mut self, records: &[&[u8]]) -> anyhow::Result<()> {
+        for record in records {
+            let producer = self.producer.as_mut().expect("the input has a name");
+            let place = producer.store(record).with_context(|| self.next_record())?;
+            match place {
+                Place::New(offset) => self.stored.add(&(offset..offset.next()), &[record]),
+                Place::Before(offset) => self.stored.pass_over(offset),
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be stored next, for a message.
+    fn next_record(&self) -> String {
+        let record = self.stored.before + self.stored.records + 1;
+        format!("record {record} of the input")
+    }
+
     /// A batch is cut to fit: one that is too large is a single line.
     fn explain(&self, error: AppendError) -> anyhow::Error {
         match error {
-            AppendError::TooLarge { .. } => {
-                let line = self.stored.records + 1;
-                anyhow::Error::new(error).context(format!("record {line} of the input"))
-            }
+            AppendError::TooLarge { .. } => anyhow::Error::new(error).context(self.next_record()),
             _ => error.into(),
         }
     }
@@ -277,6 +315,8 @@ impl<'a> Appender<'a> {
 struct Stored {
     first: Option<Offset>,
     last: Option<Offset>,
+    /// Records of the input that an earlier run has stored.
+    before: u64,
     records: u64,
     payload_bytes: u64,
 }
@@ -290,7 +330,22 @@ impl Stored {
         self.payload_bytes += batch.iter().map(|record| record.len() as u64).sum::<u64>();
     }
 
+    /// A record was stored by an earlier run, at this offset if it is known.
+    fn pass_over(&mut self, offset: Option<Offset>) {
+        self.before += 1;
+        self.last = offset.or(self.last);
+    }
+
     fn describe(&self, elapsed: Duration) -> String {
+        let stored = self.describe_new(elapsed);
+        match self.before {
+            0 => stored,
+            1 => format!("{stored} 1 record was there before."),
+            before => format!("{stored} {} were there before.", figures::records(before)),
+        }
+    }
+
+    fn describe_new(&self, elapsed: Duration) -> String {
         let (Some(first), Some(last)) = (self.first, self.last) else {
             return "Stored no records.".to_owned();
         };

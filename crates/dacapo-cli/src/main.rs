@@ -21,6 +21,7 @@ mod demo;
 mod figures;
 mod input;
 mod line;
+mod producer;
 mod prune;
 mod repair;
 mod stat;

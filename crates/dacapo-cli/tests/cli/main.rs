@@ -8,6 +8,7 @@ mod failing_disk;
 mod keystrokes;
 mod killing;
 mod process;
+mod producing;
 mod pruning;
 mod repairing;
 mod round_trip;
