@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use dacapo_benches::limit::MappedFile;
 use dacapo_benches::{PAYLOADS, payload, ratio};
-use dacapo_log::{Flush, Log};
+use dacapo_log::{Flush, Log, Stamp};
 
 const PAYLOAD_BYTES: usize = 16 << 20;
 /// Many times the processor's caches: like a log, the limit never writes to memory that is still
@@ -35,6 +35,7 @@ fn main() {
         "append, one a call, against copy + header + CRC-32 into a mapped file:",
         &pairs("one"),
     );
+    ratio::print("append_once, one a call, against the same:", &pairs("once"));
     ratio::print(
         "append in batches of 100, against the same:",
         &pairs("batch_of_100"),
@@ -65,6 +66,20 @@ fn bench(criterion: &mut Criterion, name: &str, payload: &[u8]) {
             timed(rounds, |log| {
                 for _ in 0..records {
                     log.append(payload).expect("appended");
+                }
+            })
+        });
+    });
+    group.bench_function(BenchmarkId::new("once", name), |b| {
+        b.iter_custom(|rounds| {
+            timed(rounds, |log| {
+                for sequence in 0..u64::from(records) {
+                    let stamp = Stamp {
+                        producer: 1,
+                        epoch: 0,
+                        sequence,
+                    };
+                    log.append_once(stamp, None, payload).expect("appended");
                 }
             })
         });
