@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::builder::NonEmptyStringValueParser;
-use dacapo_log::{AppendError, Log, Offset};
+use dacapo_log::{AppendError, Log, Offset, Topic};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use crate::amounts::parse_bytes;
 use crate::figures;
 use crate::input::{Got, Input};
 use crate::producer::{Place, Producer};
+use crate::topic_field::TopicField;
 
 /// Store standard input in a log, a record a line
 ///
@@ -31,6 +32,8 @@ Examples:
   dacapo append --raw log < photo.jpg          One record, newlines and all
   producer | dacapo append --durable --acks log | consumer-of-acknowledgements
   dacapo append --producer orders log < orders    Again after a kill: goes on, stores nothing twice
+  echo hello | dacapo append --topic rooms:lobby log
+  dacapo append --topic-field user.id log < events.ndjson
 
 What survives what:
   As soon as a line is stored, readers can see it and it survives a kill of this process.
@@ -67,6 +70,19 @@ pub(crate) struct Args {
     /// Raise this to store an input anew, and to refuse lower ones from then on
     #[arg(long, value_name = "N", default_value_t = 0, requires = "producer")]
     producer_epoch: u64,
+    /// Give every record this topic, 1 to 255 bytes
+    ///
+    /// There is nothing to create: a topic is there while it has records.
+    #[arg(long, value_name = "NAME")]
+    topic: Option<Topic>,
+
+    /// Take each record's topic from a field of its line, which is a JSON object
+    ///
+    /// `user.id` is the field `id` of the object in the field `user`. The whole line is stored. At a
+    /// line without such a text the command fails: the lines before it are stored, and none behind
+    /// it.
+    #[arg(long, value_name = "FIELD", conflicts_with = "topic")]
+    topic_field: Option<TopicField>,
 
     /// The size of a segment file once the log has grown: 16K to 1G; a record fits into one
     #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = parse_bytes)]
@@ -79,7 +95,7 @@ pub(crate) struct Args {
 
 /// What one read asks for. A pipe gives 64 KiB at most.
 const BLOCK_BYTES: usize = 256 << 10;
-/// The most that a record takes on disk beyond its payload: header and alignment.
+/// The most that a record takes on disk beyond its topic and payload: header and alignment.
 const FRAME_OVERHEAD_BYTES: u64 = 32;
 /// A batch ends here, on disk: it fits into the small first segment of a new log. Larger ones are
 /// hardly faster.
@@ -177,8 +193,7 @@ impl<'a> Appender<'a> {
                 }
                 Got::End => {
                     if filled > 0 {
-                        self.append(&[&buffer[..filled]])?;
-                        self.acknowledge()?;
+                        self.store_record(&buffer[..filled])?;
                     }
                     return Ok(0);
                 }
@@ -199,8 +214,7 @@ impl<'a> Appender<'a> {
             match self.read(input, &mut buffer[filled..])? {
                 Got::Bytes(bytes) => filled += bytes,
                 Got::End => {
-                    self.append(&[&buffer[..filled]])?;
-                    self.acknowledge()?;
+                    self.store_record(&buffer[..filled])?;
                     return Ok(0);
                 }
                 Got::Stopped => anyhow::bail!("stopped before the input ended: nothing is stored"),
@@ -233,19 +247,28 @@ impl<'a> Appender<'a> {
     fn store_block(&mut self, block: &[u8]) -> anyhow::Result<()> {
         // A batch stays far below a segment, so that a roll leaves little of one unused.
         let batch_bytes_max = BATCH_BYTES_MAX.min(self.args.segment_bytes_max / 8);
-        let mut batch = Vec::new();
-        let mut batch_bytes = 0;
+        let mut batch = Batch::default();
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', block) {
             let line = &block[start..end];
-            let line_bytes = line.len() as u64 + FRAME_OVERHEAD_BYTES;
-            if !batch.is_empty() && batch_bytes + line_bytes > batch_bytes_max {
+            let topic = match self.topic_of(line) {
+                Ok(topic) => topic,
+                Err(error) => {
+                    let number = self.stored.records + batch.payloads.len() as u64 + 1;
+                    // The lines before it are as good as any.
+                    if !batch.payloads.is_empty() {
+                        self.append(&batch)?;
+                        self.acknowledge()?;
+                    }
+                    return Err(error.context(format!("line {number} of the input")));
+                }
+            };
+            let bytes = Batch::bytes_of(topic.as_ref(), line);
+            if !batch.payloads.is_empty() && batch.bytes + bytes > batch_bytes_max {
                 self.append(&batch)?;
                 batch.clear();
-                batch_bytes = 0;
             }
-            batch.push(line);
-            batch_bytes += line_bytes;
+            batch.push(topic, line);
             start = end + 1;
         }
         assert_eq!(start, block.len(), "a block ends with a line");
@@ -253,23 +276,48 @@ impl<'a> Appender<'a> {
         self.acknowledge()
     }
 
-    fn append(&mut self, batch: &[&[u8]]) -> anyhow::Result<()> {
+    /// Appends and acknowledges what has no newline behind it.
+    fn store_record(&mut self, record: &[u8]) -> anyhow::Result<()> {
+        let topic = self.topic_of(record).with_context(|| {
+            let number = self.stored.records + 1;
+            format!("line {number} of the input")
+        })?;
+        let mut batch = Batch::default();
+        batch.push(topic, record);
+        self.append(&batch)?;
+        self.acknowledge()
+    }
+
+    fn topic_of(&self, line: &[u8]) -> anyhow::Result<Option<Topic>> {
+        match &self.args.topic_field {
+            Some(field) => field.topic_of(line).map(Some),
+            None => Ok(self.args.topic.clone()),
+        }
+    }
+
+    fn append(&mut self, batch: &Batch<'_>) -> anyhow::Result<()> {
         if self.producer.is_some() {
             return self.append_once(batch);
         }
-        let offsets = self
-            .log
-            .append_batch(batch)
-            .map_err(|error| self.explain(error))?;
-        self.stored.add(&offsets, batch);
+        let Batch {
+            payloads, topics, ..
+        } = batch;
+        let appended = match topics.is_empty() {
+            true => self.log.append_batch(payloads),
+            false => self.log.append_batch_to(topics.iter().zip(payloads)),
+        };
+        let offsets = appended.map_err(|error| self.explain(error))?;
+        self.stored.add(&offsets, payloads);
         Ok(())
     }
 
     /// One by one: a batch has a single number, and where the input is cut into batches is chance.
-    fn append_once(&mut self, records: &[&[u8]]) -> anyhow::Result<()> {
-        for record in records {
+    fn append_once(&mut self, batch: &Batch<'_>) -> anyhow::Result<()> {
+        for (i, record) in batch.payloads.iter().enumerate() {
+            let topic = batch.topics.get(i);
             let producer = self.producer.as_mut().expect("the input has a name");
-            let place = producer.store(record).with_context(|| self.next_record())?;
+            let stored = producer.store(topic, record);
+            let place = stored.with_context(|| self.next_record())?;
             match place {
                 Place::New(offset) => self.stored.add(&(offset..offset.next()), &[record]),
                 Place::Before(offset) => self.stored.pass_over(offset),
@@ -307,6 +355,37 @@ impl<'a> Appender<'a> {
                 .map_err(|error| anyhow::anyhow!("cannot print an acknowledgement: {error}"))?;
         }
         Ok(())
+    }
+}
+
+/// Records that are appended as one.
+#[derive(Default)]
+struct Batch<'a> {
+    payloads: Vec<&'a [u8]>,
+    /// As many, or none where the records have no topic.
+    topics: Vec<Topic>,
+    /// What they take on disk, at most.
+    bytes: u64,
+}
+
+impl<'a> Batch<'a> {
+    fn bytes_of(topic: Option<&Topic>, payload: &[u8]) -> u64 {
+        let topic_bytes = topic.map_or(0, |topic| topic.as_str().len());
+        (topic_bytes + payload.len()) as u64 + FRAME_OVERHEAD_BYTES
+    }
+
+    /// All records of a batch have a topic, or none has.
+    fn push(&mut self, topic: Option<Topic>, payload: &'a [u8]) {
+        self.bytes += Self::bytes_of(topic.as_ref(), payload);
+        self.topics.extend(topic);
+        self.payloads.push(payload);
+        assert!(self.topics.is_empty() || self.topics.len() == self.payloads.len());
+    }
+
+    fn clear(&mut self) {
+        self.payloads.clear();
+        self.topics.clear();
+        self.bytes = 0;
     }
 }
 

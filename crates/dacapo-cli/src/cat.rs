@@ -11,6 +11,7 @@ use dacapo_log::{Log, Offset, ReadError, Replay, Start};
 
 use crate::amounts::parse_time;
 use crate::line::Form;
+use crate::selection::Selection;
 
 /// Print the records of a log, oldest first
 ///
@@ -26,9 +27,17 @@ Examples:
   dacapo cat log --json | jq .time
   dacapo cat log --raw --from 3 --to 4        One record, without a newline behind it
   dacapo cat log --skip-damaged > rescued.txt
+  dacapo cat log --topic lobby --topic hall   The records of two topics, in their order in the log
+  dacapo cat log --prefix rooms:              Those of all topics that begin so
 
-A line of --json, where `payload` is there for UTF-8 and `payload_base64` for all else:
-  {\"offset\":0,\"time\":\"2026-01-31T12:00:00.000000Z\",\"payload\":\"hello\"}")]
+Lines of --json, where `payload` is there for UTF-8 and `payload_base64` for all else:
+  {\"offset\":0,\"time\":\"2026-01-31T12:00:00.000000Z\",\"payload\":\"hello\"}
+  {\"offset\":1,\"time\":\"2026-01-31T12:00:00.000000Z\",\"topic\":\"lobby\",\"payload\":\"hello\"}
+  {\"offset\":2,\"time\":\"2026-01-31T12:00:00.000000Z\",\"topic\":\"lobby\",\"deleted\":true}
+
+The third one says that all records of the topic before it are deleted. It has no payload, and
+without --json nothing is printed for it. What was deleted is shown until a compaction removes it,
+but not with --topic or --prefix.")]
 pub(crate) struct Args {
     /// The log's directory
     #[arg(value_name = "DIR")]
@@ -46,7 +55,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "OFFSET")]
     to: Option<u64>,
 
-    /// Print a JSON object a line: offset, time, and payload or payload_base64
+    /// Print a JSON object a line: offset, time, topic, and payload or payload_base64
     #[arg(long)]
     json: bool,
 
@@ -57,6 +66,9 @@ pub(crate) struct Args {
     /// Go on behind damaged records, say on stderr which were left out, and exit with 1
     #[arg(long)]
     skip_damaged: bool,
+
+    #[command(flatten)]
+    selection: Selection,
 }
 
 /// What is handed to the kernel at a time.
@@ -85,15 +97,18 @@ fn print(log: &Log, args: &Args, out: &mut impl Write) -> anyhow::Result<ExitCod
 
     let mut replay = log.replay(start);
     let mut next = args.from.unwrap_or_else(|| replay.next_offset().get());
+    replay = args.selection.of_replay(replay);
     let mut skipped = false;
-    while args.to.is_none_or(|to| next < to) {
+    let is_behind = |offset: u64| args.to.is_some_and(|to| offset >= to);
+    while !is_behind(next) {
         match replay.next_ref() {
             None => break,
+            // The next one of a topic may be far away, and so may be what keeps it from being read.
+            Some(Ok(record)) if is_behind(record.offset().get()) => break,
+            Some(Err(error)) if place(&error).is_some_and(is_behind) => break,
             Some(Ok(record)) => {
-                let offset = record.offset().get();
-                form.write(out, offset, record.timestamp_micros(), record.payload())
-                    .context(crate::CANNOT_PRINT)?;
-                next = offset + 1;
+                form.write(out, record).context(crate::CANNOT_PRINT)?;
+                next = record.offset().get() + 1;
             }
             Some(Err(damage @ (ReadError::Corrupt(_) | ReadError::SegmentMissing { .. }))) => {
                 if !args.skip_damaged {
@@ -101,7 +116,8 @@ fn print(log: &Log, args: &Args, out: &mut impl Write) -> anyhow::Result<ExitCod
                     return Err(damage).context(advice);
                 }
                 skipped = true;
-                match skip(&mut replay, &damage, next) {
+                let from = replay.next_offset().get();
+                match skip(&mut replay, &damage, from) {
                     Some(sound) => next = sound,
                     None => break,
                 }
@@ -115,6 +131,16 @@ fn print(log: &Log, args: &Args, out: &mut impl Write) -> anyhow::Result<ExitCod
         }
     }
     Ok(if skipped { crate::FAILED } else { crate::OK })
+}
+
+/// The record at which reading met the damage, or the gap.
+fn place(error: &ReadError) -> Option<u64> {
+    match error {
+        ReadError::Corrupt(damage) => damage.offset.map(Offset::get),
+        ReadError::SegmentMissing { offset, .. } => Some(offset.get()),
+        ReadError::Lost { from, .. } => Some(from.get()),
+        _ => None,
+    }
 }
 
 /// Moves behind the damage that begins at offset `from`; returns the next sound record's offset.

@@ -17,15 +17,20 @@ mod append;
 mod backup;
 mod cat;
 mod damage;
+mod delete_topic;
 mod demo;
 mod figures;
 mod input;
 mod line;
+mod printable;
 mod producer;
 mod prune;
 mod repair;
+mod selection;
 mod stat;
 mod tail;
+mod topic_field;
+mod topics;
 mod verify;
 
 /// The command did what it says. `--help` documents the codes, so they stay.
@@ -48,6 +53,7 @@ Examples:
   seq 1000000 | dacapo append log    Store a record a line in the directory `log`
   dacapo cat log | tail -n 3         Replay everything from the first record
   dacapo tail log                    Replay, then follow what is appended, live
+  dacapo topics log                  Which topics it has
   dacapo stat log                    How much it holds, and since when
   dacapo verify log                  Check every byte
   dacapo repair log new-log          Copy what is sound of a damaged log into a new one
@@ -76,6 +82,8 @@ enum Command {
     Append(append::Args),
     Cat(cat::Args),
     Tail(tail::Args),
+    Topics(topics::Args),
+    DeleteTopic(delete_topic::Args),
     Stat(stat::Args),
     Verify(verify::Args),
     Repair(repair::Args),
@@ -102,6 +110,8 @@ fn main() -> ExitCode {
         Command::Append(args) => append::run(&args),
         Command::Cat(args) => cat::run(&args),
         Command::Tail(args) => tail::run(&args),
+        Command::Topics(args) => topics::run(&args),
+        Command::DeleteTopic(args) => delete_topic::run(&args),
         Command::Stat(args) => stat::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Repair(args) => repair::run(&args),

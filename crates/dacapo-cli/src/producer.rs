@@ -3,7 +3,7 @@
 //! The records of the input are numbered from 0. Which ones are new is the log's to say.
 
 use anyhow::Context;
-use dacapo_log::{Appended, Log, Offset, ProducerState, ReadError, Stamp};
+use dacapo_log::{Appended, Log, Offset, ProducerState, ReadError, Stamp, Topic};
 use sha2::{Digest, Sha256};
 
 /// Stores the records of one input, in their order.
@@ -50,7 +50,7 @@ impl<'a> Producer<'a> {
     }
 
     /// Stores the next record of the input, unless an earlier run has.
-    pub(crate) fn store(&mut self, payload: &[u8]) -> anyhow::Result<Place> {
+    pub(crate) fn store(&mut self, topic: Option<&Topic>, payload: &[u8]) -> anyhow::Result<Place> {
         let stamp = self.next;
         self.next.sequence += 1;
         if let Some(newest) = self.newest
@@ -58,7 +58,7 @@ impl<'a> Producer<'a> {
         {
             return Ok(Place::Before(None));
         }
-        match self.log.append_once(stamp, None, payload)? {
+        match self.log.append_once(stamp, topic, payload)? {
             Appended::New(offsets) => Ok(Place::New(offsets.start)),
             Appended::Duplicate(newest) => {
                 self.check_is_same(payload, newest.offset)?;

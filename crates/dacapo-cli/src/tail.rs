@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::amounts::parse_time;
 use crate::line::Form;
+use crate::selection::Selection;
 
 /// Print the records of a log, then follow what is appended, live
 ///
@@ -27,7 +28,11 @@ Examples:
   dacapo tail log --from 1000                 Go on where a reader stopped
   dacapo tail log --since 10m                 The last ten minutes, and then what comes
   dacapo tail log --durable                   Never show what a power cut could undo
-  dacapo tail log --from latest -n 1          Wait for one record")]
+  dacapo tail log --from latest -n 1          Wait for one record
+  dacapo tail log --topic rooms:lobby         Wakes for the records of this topic alone
+
+A line of --json is that of `dacapo cat`. The deletion of a topic counts as a record, and prints
+nothing without --json.")]
 pub(crate) struct Args {
     /// The log's directory
     #[arg(value_name = "DIR")]
@@ -49,9 +54,12 @@ pub(crate) struct Args {
     #[arg(long)]
     durable: bool,
 
-    /// Print a JSON object a line: offset, time, and payload or payload_base64
+    /// Print a JSON object a line: offset, time, topic, and payload or payload_base64
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    selection: Selection,
 }
 
 /// `--from` on the command line.
@@ -79,7 +87,8 @@ const OUT_BYTES: usize = 64 << 10;
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let log = crate::open_read_only(&args.dir)?;
     let form = if args.json { Form::Json } else { Form::Line };
-    let mut tailer = log.tail(args.since.map_or(args.from.0, Start::Since));
+    let start = args.since.map_or(args.from.0, Start::Since);
+    let mut tailer = args.selection.of_tailer(log.tail(start));
     if args.durable {
         tailer = tailer.durable_only();
     }
@@ -110,13 +119,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
         };
         left -= 1;
-        form.write(
-            &mut out,
-            record.offset().get(),
-            record.timestamp_micros(),
-            record.payload(),
-        )
-        .context(crate::CANNOT_PRINT)?;
+        form.write(&mut out, &record).context(crate::CANNOT_PRINT)?;
     }
     out.flush().context(crate::CANNOT_PRINT)?;
     Ok(crate::OK)

@@ -33,7 +33,7 @@ fn a_directory_that_is_missing_or_no_log_is_a_usage_error() {
     let missing = dir.path().join("missing");
     let missing = missing.to_str().unwrap();
 
-    for command in ["cat", "tail", "stat", "verify"] {
+    for command in ["cat", "tail", "topics", "stat", "verify"] {
         for path in [missing, other] {
             let output = run([command, path]);
             expect_code(&output, 2);
@@ -74,6 +74,13 @@ fn nonsense_on_the_command_line_is_a_usage_error() {
         &["prune", "--before", "3", "--max-age", "1h", path],
         &["prune", "--max-age", "7", path],
         &["prune", "--max-bytes", "much", path],
+        &["append", "--topic", "", path],
+        &["append", "--topic", &"x".repeat(256), path],
+        &["append", "--topic", "a", "--topic-field", "b", path],
+        &["append", "--topic-field", "a..b", path],
+        &["cat", "--topic", "", path],
+        &["tail", "--topic", "", path],
+        &["delete-topic", path, ""],
         &["frobnicate"],
     ] {
         expect_code(&run(args), 2);
@@ -209,7 +216,10 @@ fn completions_are_there_for_each_shell() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let output = run(["completions", shell]);
         expect_code(&output, 0);
-        assert!(text(&output.stdout).contains("skip-damaged"), "{shell}");
+        let script = text(&output.stdout);
+        for name in ["skip-damaged", "topic-field", "delete-topic"] {
+            assert!(script.contains(name), "{shell}: {name}");
+        }
     }
 }
 
@@ -226,6 +236,8 @@ fn help_has_examples_and_exit_codes() {
         "append",
         "cat",
         "tail",
+        "topics",
+        "delete-topic",
         "stat",
         "verify",
         "repair",

@@ -15,3 +15,4 @@ mod round_trip;
 mod signals;
 mod since;
 mod tailing;
+mod topics;
