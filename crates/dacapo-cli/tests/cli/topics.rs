@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::tempdir;
@@ -13,6 +13,52 @@ use crate::keystrokes;
 use crate::process::{
     Appender, append, cat, dacapo, expect_code, run, run_with_input, spawn_watched, stat, text,
 };
+
+#[test]
+fn the_section_of_the_readme_shows_what_the_commands_print() {
+    let readme = include_str!("../../../../README.md");
+    let section = readme.split("\n## Topics\n").nth(1).unwrap();
+    let block = section.split("```console\n").nth(1).unwrap();
+    let block = block.split("```").next().unwrap();
+    let dir = tempdir().unwrap();
+    let built = Path::new(env!("CARGO_BIN_EXE_dacapo")).parent().unwrap();
+    let path = format!("{}:{}", built.display(), std::env::var("PATH").unwrap());
+
+    let shown = format!("\n{block}");
+    let commands: Vec<&str> = shown.split("\n$ ").skip(1).collect();
+    assert_eq!(commands.len(), 8);
+    for shown in commands {
+        let (command, expected) = shown.split_once('\n').unwrap_or((shown, ""));
+        let ran = Command::new("sh")
+            .args(["-c", command])
+            .env("PATH", &path)
+            .current_dir(&dir)
+            .output()
+            .unwrap();
+        expect_code(&ran, 0);
+        assert_eq!(text(&ran.stdout).trim_end(), expected.trim_end());
+        assert_eq!(text(&ran.stderr), "", "{command}");
+    }
+}
+
+#[test]
+fn the_section_of_the_readme_shows_what_the_library_does() -> Result<(), Box<dyn std::error::Error>>
+{
+    use dacapo_log::{Log, Start, Topic};
+    let dir = tempdir()?;
+
+    let log = Log::open(dir.path())?;
+    let (lobby, hall) = (Topic::new("rooms:lobby")?, Topic::new("rooms:hall")?);
+    log.append_to(&lobby, b"hello")?;
+    log.append_batch_to([(&hall, "tea?"), (&lobby, "bye")])?;
+
+    assert_eq!(log.replay(Start::Oldest).topic(&lobby).count(), 2);
+    let mut rooms = log.tail(Start::Oldest).prefix("rooms:");
+    assert_eq!(rooms.next_blocking()?.topic(), "rooms:lobby");
+    log.delete_topic(&lobby)?;
+    assert_eq!(log.topics().count(), 1);
+    Ok(())
+}
 
 #[test]
 fn all_lines_go_to_the_topic_that_is_named() {
