@@ -86,6 +86,8 @@ impl Found {
     ) -> Result<Self, OpenError> {
         let mut log_id = meta.map(|meta| meta.log_id);
         let mut files: Vec<SegmentFile> = Vec::new();
+        // The last segment that cannot be opened.
+        let mut unreadable = None;
         let retained = meta.map_or(Offset::ZERO, |meta| meta.first);
         for &base in listing.bases.iter().filter(|&&base| base >= retained) {
             match SegmentFile::open(disk, dir, base, log_id) {
@@ -101,6 +103,7 @@ impl Found {
                     if !matches!(damage.damage, Damage::Version { .. }) =>
                 {
                     noticed.push(damage.of_record(base));
+                    unreadable = Some(base);
                 }
                 // The writer may have removed it since the directory was listed.
                 Err(SegmentError::Io(e)) if e.is_not_found() => {}
@@ -134,7 +137,7 @@ impl Found {
             segments.add_sealed(file.header.file_bytes, footer);
         }
         // Behind a segment that cannot be opened there is nothing to follow but what comes later.
-        let unreadable = listing.bases.last().copied().filter(|&last| last > next);
+        let unreadable = unreadable.filter(|&last| last > next);
         Ok(Self {
             segments,
             log_id,

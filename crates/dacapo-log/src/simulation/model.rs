@@ -64,6 +64,8 @@ pub(crate) struct Model {
     poisoned: bool,
     /// What was sent with stamps; of their records, all that is above is true as well.
     pub(super) messages: Messages,
+    /// The epoch in which the log was last used.
+    epoch: u64,
     pub(crate) tally: Tally,
 }
 
@@ -336,6 +338,9 @@ impl Model {
 
     /// A log that a crash left is read, without being opened for writing: nothing of `kept` is missing,
     /// nothing is wrong.
+    ///
+    /// Before a recovery, what a power cut left may look damaged, and show more than is kept. Behind
+    /// one whose end nobody saw, there is what it kept and nothing else, whatever files it left.
     pub(crate) fn check_read_only(&self, log: &Log, kept: u64) {
         let (mut next, mut errors) = (log.oldest().get(), 0);
         let mut missing: Vec<u64> = Vec::new();
@@ -373,6 +378,14 @@ impl Model {
                 "record {offset} cannot be read before the recovery, of {kept} that were kept"
             );
         }
+        if log.epoch().get() > self.epoch {
+            assert_eq!(errors, 0, "errors in a recovered log");
+            assert_eq!(
+                log.next_offset(),
+                log.durable_offset(),
+                "where a recovered log ends"
+            );
+        }
     }
 
     /// Whether a compaction may have removed what was appended at an offset.
@@ -408,6 +421,7 @@ impl Model {
             .iter()
             .filter_map(|record| Some((record.offset().get(), record.stamp()?)))
             .collect();
+        self.epoch = log.epoch().get();
         self.tally.records_checked += found.len() as u64;
         self.tally.records_pruned += oldest - self.oldest;
         self.adopt(&found);

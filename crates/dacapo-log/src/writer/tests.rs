@@ -642,3 +642,39 @@ fn appends_go_on_while_the_stamps_are_read_and_a_read_that_fails_is_tried_again(
     let again = log.append_once(stamp(0), None, b"one").unwrap();
     assert!(matches!(again, Appended::Duplicate(_)));
 }
+
+/// A recovery has cut the first of two segments, and cannot remove the second: `meta` calls that one
+/// void by then. (A reader waited for what would follow the void segment, and met a hole before it.)
+#[test]
+fn a_segment_that_a_recovery_has_voided_is_not_followed() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    let mut second = Offset::ZERO;
+    while log.status().unwrap().segments < 2 {
+        second = log.append(&[7; 1000]).unwrap();
+    }
+    disk.faults.fail("sync", ".seg", io::ErrorKind::Other);
+    assert!(log.close().is_err());
+    drop(log);
+    disk.faults.heal();
+    // What a power cut took: nothing was ever flushed.
+    let torn = disk
+        .open_writable(&crate::segment::path(dir.path(), Offset::ZERO))
+        .unwrap();
+    torn.write_at(&[0; 512], 8192).unwrap();
+    let name = format!("{second:020}.seg");
+    disk.faults.fail("remove", &name, io::ErrorKind::Other);
+    assert!(Log::open_writer_on(&disk, dir.path(), &Options::default()).is_err());
+    disk.faults.heal();
+
+    let reader = Log::open_reader_on(&disk, dir.path()).unwrap();
+    let read: Vec<_> = reader.replay(Start::Oldest).collect();
+
+    assert!(read.iter().all(Result::is_ok), "{:?}", read.last());
+    let found = crate::verify(dir.path(), |_| ()).unwrap();
+    assert!(found.is_sound(), "{found:?}");
+    let writer = open(&disk, dir.path(), WritePath::Mapped);
+    assert_eq!(writer.next_offset(), Offset::new(read.len() as u64));
+    let offset = writer.append(b"new").unwrap();
+    assert_eq!(reader.get(offset).unwrap().payload(), b"new");
+}
