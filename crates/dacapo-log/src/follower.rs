@@ -579,6 +579,11 @@ impl Growing {
         if durable <= next {
             return AtStop::Wait;
         }
+        // A watermark is stored behind what it vouches for. So a living writer whose lock cannot be
+        // seen, from another PID namespace, has stored that by now.
+        if self.sees_more() {
+            return AtStop::Again;
+        }
         let base = self.segment.base();
         let promised = base.plus(self.segment.relative(durable).into());
         self.next = match scan::last_frame(scratch, nonce) {

@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) attic: Vec<Vec<u8>>,
     next_inode: u64,
     locked: BTreeSet<u64>,
+    /// Readers are in another PID namespace than the writer, and do not see its lock.
+    hides_locks: bool,
     /// The next crash: before the call that makes this number zero.
     crash_in: Option<u64>,
     fault: Option<Fault>,
@@ -232,6 +234,9 @@ impl State {
 
     /// Who holds which lock, as Linux lists it.
     fn locks(&self) -> String {
+        if self.hides_locks {
+            return String::new();
+        }
         let pid = std::process::id();
         let line = |inode| format!("1: FLOCK  ADVISORY  WRITE {pid} 00:00:{inode} 0 EOF\n");
         self.locked.iter().map(line).collect()
@@ -320,9 +325,11 @@ impl Disk {
     pub(crate) fn new(mut random: Random) -> Self {
         TICKS.set(0);
         let write_back_rate = *random.pick(&[3, 20, 1000]);
+        let hides_locks = random.one_in(4);
         Self::of(State {
             random,
             write_back_rate,
+            hides_locks,
             ..State::default()
         })
     }
@@ -340,6 +347,12 @@ impl Disk {
     /// Lets the process or the power go, so many calls from now; `None`: not on its own.
     pub(crate) fn crash_in(&self, calls: Option<u64>) {
         self.state().crash_in = calls;
+    }
+
+    /// Lets readers look from another PID namespace.
+    #[cfg(test)]
+    pub(crate) fn hide_locks(&self) {
+        self.state().hides_locks = true;
     }
 
     /// Lets a call fail.
@@ -421,6 +434,7 @@ impl Disk {
             attic: state.attic,
             random: state.random,
             write_back_rate: state.write_back_rate,
+            hides_locks: state.hides_locks,
             ..State::default()
         })
     }

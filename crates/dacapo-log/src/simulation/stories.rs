@@ -159,3 +159,36 @@ fn a_segment_that_is_sealed_and_dropped_between_two_looks_ends_for_readers() {
         });
     }
 }
+
+/// A reader in another PID namespace does not see the writer's lock. What came while it looked for damage
+/// it took for damage, and let readers at bytes that were still being stored.
+#[test]
+fn a_follower_that_cannot_see_the_writer_takes_nothing_of_a_live_log_for_damage() {
+    for seed in 0..1000 {
+        simulate(Random::seeded(seed), move || {
+            let disk = Disk::new(Random::seeded(seed));
+            disk.hide_locks();
+            let log = open(&disk).unwrap();
+            let follower = Log::open_reader_on(&disk, Path::new(DIR)).unwrap();
+            let reading = thread::spawn(move || {
+                let mut tailer = follower.tail(Start::Oldest);
+                for offset in 0..40 {
+                    let record = loop {
+                        match tailer.try_next().expect("a sound log") {
+                            Some(record) => break record,
+                            None => thread::yield_now(),
+                        }
+                    };
+                    assert_eq!(record.offset(), Offset::new(offset));
+                    assert_eq!(record.payload(), [7; 300]);
+                }
+            });
+            for _ in 0..10 {
+                log.append(&[7; 300]).unwrap();
+                log.sync().unwrap();
+                log.append_batch([[7; 300]; 3]).unwrap();
+            }
+            reading.join().unwrap();
+        });
+    }
+}
