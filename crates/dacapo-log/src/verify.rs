@@ -195,17 +195,25 @@ fn check_end(log: &Log, end: Offset, found: &mut Verification) {
         return;
     };
     let (disk, dir) = (&shared.disk, &shared.dir);
-    let Ok(file) = SegmentFile::open(disk, dir, last.base, Some(shared.log_id)) else {
-        return;
-    };
-    // Believed as recovery does: a closed log ends there, and nothing of it is torn.
+    // Believed as recovery does: a closed log ends there, and nothing of it is torn. Looked at before
+    // the file, which a writer may be sealing.
     let clean = match meta::load(disk, dir) {
         Ok(Some(loaded)) if loaded.agreed => loaded.meta.clean,
         _ => None,
     };
-    let damage = clean
-        .filter(|clean| clean.base == last.base)
-        .and_then(|clean| follower::damage_before(&file, clean.end_position as usize));
+    let Ok(file) = SegmentFile::open(disk, dir, last.base, Some(shared.log_id)) else {
+        return;
+    };
+    let damage = clean.and_then(|clean| match clean.end_position as usize {
+        end if end > 0 && clean.base == last.base => follower::damage_before(&file, end),
+        _ if file.footer.is_some() => None,
+        // The log ends behind this segment, which then was sealed.
+        _ => Some(Corruption::new(
+            file.file.path(),
+            file.frames_end(),
+            Damage::Footer,
+        )),
+    });
     match damage {
         Some(damage) => found.note(damage),
         None => found.torn_bytes = follower::written_behind(&file, end).unwrap_or(0),

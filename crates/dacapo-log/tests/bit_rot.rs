@@ -17,7 +17,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use dacapo_log::{Corruption, Log, Offset, OpenError, Options, ReadError, Start, Topic, verify};
+use dacapo_log::{
+    Corruption, Damage, Log, Offset, OpenError, Options, ReadError, Start, Topic, repair, verify,
+};
 use support::random::Random;
 use support::tell;
 use tempfile::TempDir;
@@ -548,6 +550,35 @@ impl<'a> Flipper<'a> {
             if fs::read(&path).ok().as_ref() != Some(&file.bytes) {
                 fs::write(&path, &file.bytes).unwrap();
             }
+        }
+    }
+}
+/// A log that ends with a sealed segment: `verify` took the segment for one that is still appended to.
+#[test]
+fn a_flipped_bit_in_the_last_footer_is_reported_by_verify() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = support::quiet().open(dir.path()).unwrap();
+    log.append(b"zero").unwrap();
+    let left = support::as_if_killed(&log);
+    let log = support::quiet().open(left.path()).unwrap();
+    log.close().unwrap();
+    drop(log);
+    let above = tempfile::tempdir().unwrap();
+    let repaired = above.path().join("repaired");
+    repair(left.path(), &repaired, |_| ()).unwrap();
+    for dir in [left.path(), &repaired] {
+        assert!(verify(dir, |_| ()).unwrap().is_sound());
+        let last = support::segments(dir).pop().unwrap();
+        let footer = usize::try_from(fs::metadata(&last).unwrap().len()).unwrap() - 4096;
+        for byte in 0..64 {
+            support::flip(&last, footer + byte);
+            let found = verify(dir, |_| ()).unwrap();
+            let [damage] = &found.damages[..] else {
+                panic!("byte {byte} of the footer: {found:?}");
+            };
+            assert_eq!(damage.damage, Damage::Footer);
+            assert!(support::quiet().open(dir).is_err());
+            support::flip(&last, footer + byte);
         }
     }
 }
