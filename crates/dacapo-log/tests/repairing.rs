@@ -907,6 +907,39 @@ fn a_place_that_is_taken_is_refused_and_left_alone() {
     assert_eq!(everything_in(log.path()), before);
 }
 
+/// Its way was looked at before `nope` was there, and led elsewhere once it was.
+#[test]
+fn a_place_that_leads_into_the_damaged_log_by_a_detour_is_refused() {
+    let log = Oracle::closed(20);
+    let before = everything_in(log.path());
+    let (above, elsewhere) = repaired();
+    let link = above.path().join("link");
+    std::os::unix::fs::symlink(log.path(), &link).unwrap();
+    let name = log.path().file_name().unwrap();
+    for inside in [
+        log.path().join("nope/../new"),
+        log.path()
+            .parent()
+            .unwrap()
+            .join("nope/..")
+            .join(name)
+            .join("new"),
+        above.path().join("nope/more/../../link/new"),
+        link.join("nope/new"),
+    ] {
+        let refused = quiet_repair(log.path(), &inside).unwrap_err();
+        assert!(matches!(refused, RepairError::Inside { .. }), "{refused}");
+    }
+    assert_eq!(everything_in(log.path()), before);
+    assert!(!above.path().join("nope").exists());
+    let detour = above
+        .path()
+        .join("more/..")
+        .join(elsewhere.file_name().unwrap());
+    assert!(quiet_repair(log.path(), &detour).unwrap().is_complete());
+    assert!(elsewhere.join("meta").exists());
+}
+
 #[test]
 fn what_is_no_log_is_refused_and_nothing_is_made() {
     let (above, dst) = repaired();

@@ -12,7 +12,7 @@ mod tests;
 mod walk;
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use self::copy::Copy;
 use self::source::Source;
@@ -193,9 +193,23 @@ fn check_place(disk: &Disk, src: &Path, dst: &Path) -> Result<(), RepairError> {
 
 /// Whether `dst`, which need not be there yet, is the directory `src` or lies in it.
 pub(crate) fn lies_inside(dst: &Path, src: &Path) -> bool {
-    let above = dst.ancestors().find_map(|above| match above.as_os_str() {
-        name if name.is_empty() => Path::new(".").canonicalize().ok(),
-        _ => above.canonicalize().ok(),
-    });
-    matches!((above, src.canonicalize()), (Some(above), Ok(src)) if above.starts_with(&src))
+    src.canonicalize()
+        .is_ok_and(|src| place_of(dst).starts_with(src))
+}
+
+/// Where a path leads, once the directories on it that are not there yet are made.
+fn place_of(path: &Path) -> PathBuf {
+    let mut place = Path::new(".").canonicalize().unwrap_or_default();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                place.pop();
+            }
+            component => place.push(component),
+        }
+        if let Ok(real) = place.canonicalize() {
+            place = real;
+        }
+    }
+    place
 }
