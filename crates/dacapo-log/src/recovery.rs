@@ -314,11 +314,13 @@ fn clean_end(
         return Err(damaged_stop(&segment, &scan, clean.next).into());
     }
     plan.last_timestamp_micros = scan.last_timestamp_micros;
-    if scan.stop == Stop::Unwritten && segment.footer.is_none() {
+    // A pad that met a full disk is not there: the sector was flushed all the same.
+    let fills_its_sector = scan.end_position.is_multiple_of(format::SECTOR_BYTES);
+    if scan.stop == Stop::Unwritten && segment.footer.is_none() && fills_its_sector {
         plan.unfinished = Some(Unfinished { segment, scan });
     } else {
-        // The records are whole, but nothing may be appended over what is behind them, or before
-        // a footer.
+        // The records are whole, but nothing may be appended over what is behind them, before a
+        // footer, or into a sector that was flushed.
         let footer = footer_of(&segment, &scan);
         plan.sealed
             .push((segment.header.file_bytes, footer.clone()));

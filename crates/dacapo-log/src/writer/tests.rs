@@ -678,3 +678,26 @@ fn a_segment_that_a_recovery_has_voided_is_not_followed() {
     let offset = writer.append(b"new").unwrap();
     assert_eq!(reader.get(offset).unwrap().payload(), b"new");
 }
+
+/// A durable record's sector was stored into once more, and a power cut could tear both. (The simulation
+/// found it as well.)
+#[test]
+fn a_pad_that_met_a_full_disk_is_not_followed_in_its_sector_after_a_close() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::File);
+    log.append(b"durable").unwrap();
+    disk.faults
+        .fail("write", ".seg", io::ErrorKind::StorageFull);
+    log.close().unwrap();
+    disk.faults.heal();
+    drop(log);
+
+    let log = open(&disk, dir.path(), WritePath::File);
+    log.append(b"later").unwrap();
+
+    assert_eq!(count(&log), 2);
+    let bytes = std::fs::read(crate::segment::path(dir.path(), Offset::ZERO)).unwrap();
+    let position = |text: &[u8]| bytes.windows(text.len()).position(|found| found == text);
+    assert!(position(b"durable").is_some());
+    assert_eq!(position(b"later"), None, "it is in a segment of its own");
+}
