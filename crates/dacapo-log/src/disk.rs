@@ -367,8 +367,9 @@ pub(crate) mod faults {
     struct Fault {
         action: &'static str,
         path_end: String,
-        kind: io::ErrorKind,
-        /// Met twice by a failing call: as it begins, and before it fails.
+        /// `None`: it goes on.
+        kind: Option<io::ErrorKind>,
+        /// Met twice by the call: as it begins, and before it fails or goes on.
         gate: Option<Arc<Barrier>>,
     }
 
@@ -379,7 +380,7 @@ pub(crate) mod faults {
             self.0.lock().unwrap().faults.push(Fault {
                 action,
                 path_end,
-                kind,
+                kind: Some(kind),
                 gate: None,
             });
         }
@@ -391,11 +392,26 @@ pub(crate) mod faults {
             path_end: &str,
             gate: &Arc<Barrier>,
         ) {
+            self.hang_with(action, path_end, gate, Some(io::ErrorKind::Other));
+        }
+
+        /// As [`hang_and_fail`](Self::hang_and_fail), but then the call is made.
+        pub(crate) fn hang(&self, action: &'static str, path_end: &str, gate: &Arc<Barrier>) {
+            self.hang_with(action, path_end, gate, None);
+        }
+
+        fn hang_with(
+            &self,
+            action: &'static str,
+            path_end: &str,
+            gate: &Arc<Barrier>,
+            kind: Option<io::ErrorKind>,
+        ) {
             let (path_end, gate) = (path_end.to_owned(), Some(Arc::clone(gate)));
             let fault = Fault {
                 action,
                 path_end,
-                kind: io::ErrorKind::Other,
+                kind,
                 gate,
             };
             self.0.lock().unwrap().faults.push(fault);
@@ -452,7 +468,10 @@ pub(crate) mod faults {
                 gate.wait();
                 gate.wait();
             }
-            Err(FileError::new(action, path, fault.kind))
+            match fault.kind {
+                Some(kind) => Err(FileError::new(action, path, kind)),
+                None => Ok(()),
+            }
         }
     }
 }

@@ -14,6 +14,15 @@ use crate::topics;
 impl Writer {
     /// Drops what is to go by `rule`, as far as nothing keeps it.
     pub(crate) fn prune(&self, rule: Rule<'_>) -> Result<Pruning, SyncError> {
+        let pruned = self.prune_in_custody(rule);
+        if pruned.is_err() {
+            // Without custody: a waker is code of the caller's.
+            self.shared.durable.wake();
+        }
+        pruned
+    }
+
+    fn prune_in_custody(&self, rule: Rule<'_>) -> Result<Pruning, SyncError> {
         let mut custody = self.custody.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(custody) = custody.as_mut() else {
             return Err(SyncError::Closed);

@@ -701,3 +701,65 @@ fn a_pad_that_met_a_full_disk_is_not_followed_in_its_sector_after_a_close() {
     assert!(position(b"durable").is_some());
     assert_eq!(position(b"later"), None, "it is in a segment of its own");
 }
+
+/// Behind the first segment that was ready, the flag of a poisoned log was up before an append that had
+/// passed it was acknowledged.
+#[test]
+fn nothing_is_acknowledged_behind_a_prune_that_has_poisoned_the_log() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::File);
+    fill_segments(&log);
+    log.sync().unwrap();
+    let gate = Arc::new(Barrier::new(2));
+    disk.faults.hang("write", ".seg", &gate);
+    let appending = log.clone();
+    let appending = thread::spawn(move || appending.append(b"on its way"));
+    gate.wait();
+    disk.faults.fail("write", "meta", io::ErrorKind::Other);
+    disk.faults.take_calls("write");
+    let pruning = log.clone();
+    let pruning = thread::spawn(move || {
+        let failed = pruning.prune(Offset::new(50));
+        assert!(matches!(failed, Err(SyncError::Poisoned { .. })));
+        pruning.next_offset()
+    });
+    while disk.faults.take_calls("write").is_empty() {
+        thread::yield_now();
+    }
+    // Time for one that does not wait for the append.
+    for _ in 0..10_000 {
+        thread::yield_now();
+    }
+    gate.wait();
+
+    let at_the_failure = pruning.join().unwrap();
+
+    let _ = appending.join().unwrap();
+    assert_eq!(log.next_offset(), at_the_failure);
+    assert!(matches!(
+        log.append(b"later"),
+        Err(AppendError::Poisoned { .. })
+    ));
+}
+
+#[test]
+fn whoever_waits_for_durability_learns_of_a_prune_that_failed() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    fill_segments(&log);
+    log.sync().unwrap();
+    let offset = log.append(b"in doubt").unwrap();
+    let gate = Arc::new(Barrier::new(2));
+    disk.faults.hang_and_fail("sync", ".seg", &gate);
+    let waiting = log.clone();
+    let waiting = thread::spawn(move || block_on(waiting.durable(offset)));
+    gate.wait();
+    // The flush hangs; what fails first is the prune.
+    disk.faults.fail("write", "meta", io::ErrorKind::Other);
+    log.prune(Offset::new(50)).unwrap_err();
+
+    let refused = waiting.join().unwrap();
+
+    assert!(matches!(refused, Err(SyncError::Poisoned { .. })));
+    gate.wait();
+}
