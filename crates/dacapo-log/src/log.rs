@@ -888,7 +888,14 @@ impl Log {
             });
         }
         let mut reader = Reader::new(Arc::clone(shared), shared.resolve(Start::At(offset))?);
-        let found = reader.advance(next)?.then(|| reader.record());
+        let advanced = match reader.advance(next) {
+            // Damage to the frame that begins the segment, and not to the record behind it.
+            Err(ReadError::Corrupt(_)) if reader.skip_damage(next) == Some(offset) => {
+                reader.advance(next)
+            }
+            advanced => advanced,
+        };
+        let found = advanced?.then(|| reader.record());
         found
             .filter(|record| record.offset() == offset)
             .ok_or(ReadError::Removed { offset })

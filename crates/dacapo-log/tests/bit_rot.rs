@@ -553,6 +553,23 @@ impl<'a> Flipper<'a> {
         }
     }
 }
+
+/// `get` met the damage to the frame that begins the segment, and gave up the record behind it.
+#[test]
+fn a_sound_record_behind_a_damaged_begin_frame_can_be_got() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = support::quiet().open(dir.path()).unwrap();
+    log.append_batch(["zero", "one"]).unwrap();
+    log.close().unwrap();
+    drop(log);
+    support::flip(&support::segments(dir.path())[0], 4096 + 24);
+    let log = Log::options().open_read_only(dir.path()).unwrap();
+    assert_eq!(log.get(Offset::ZERO).unwrap().payload(), b"zero");
+    assert_eq!(log.get(Offset::new(1)).unwrap().payload(), b"one");
+    let (sound, errors) = support::readable(&log);
+    assert_eq!((sound.len(), errors.len()), (2, 1), "the damage is told");
+}
+
 /// A log that ends with a sealed segment: `verify` took the segment for one that is still appended to.
 #[test]
 fn a_flipped_bit_in_the_last_footer_is_reported_by_verify() {
