@@ -83,16 +83,36 @@ impl SegmentFile {
             header,
             footer: None,
         };
-        segment.footer = segment.read_footer()?;
+        let footer = segment.read_footer_block()?;
+        // A file that was given another one's name, which its first frame can no longer tell.
+        if let Some(found) = base_in_footer(&footer, segment.header.nonce)
+            && found != base
+        {
+            let damage = Damage::OutOfPlace {
+                expected: base,
+                found,
+            };
+            let position = segment.frames_end();
+            return Err(Corruption::new(segment.file.path(), position, damage).into());
+        }
+        segment.footer = segment.footer_in(&footer);
         Ok(segment)
     }
 
     /// Looks at the file once more: whether it has been sealed.
     pub(crate) fn read_footer(&self) -> Result<Option<Footer>, FileError> {
+        Ok(self.footer_in(&self.read_footer_block()?))
+    }
+
+    fn read_footer_block(&self) -> Result<[u8; FOOTER_BYTES], FileError> {
         let mut bytes = [0; FOOTER_BYTES];
         self.file.read_at(&mut bytes, self.frames_end() as u64)?;
-        let footer = footer_of_segment(&bytes, self.base, self.header.file_bytes);
-        Ok(footer.filter(|footer| footer.nonce == self.header.nonce))
+        Ok(bytes)
+    }
+
+    fn footer_in(&self, bytes: &[u8; FOOTER_BYTES]) -> Option<Footer> {
+        let footer = footer_of_segment(bytes, self.base, self.header.file_bytes);
+        footer.filter(|footer| footer.nonce == self.header.nonce)
     }
 
     pub(crate) fn open(
@@ -129,6 +149,12 @@ pub(crate) fn footer_of_segment(
             && (format::FRAMES_START..=frames_end(file_bytes))
                 .contains(&(footer.end_position as usize))
     })
+}
+
+/// The base that a footer gives its segment, if it is that of the one with this nonce.
+pub(crate) fn base_in_footer(bytes: &[u8; FOOTER_BYTES], nonce: u32) -> Option<Offset> {
+    let footer = Footer::decode(bytes).filter(|footer| footer.nonce == nonce)?;
+    Some(footer.base)
 }
 
 /// Where the footer page of a file of this size begins.

@@ -4,9 +4,12 @@ mod support;
 
 use std::fs;
 
-use dacapo_log::{Damage, Epoch, Log, Offset, OpenError, ReadError, Start};
+use dacapo_log::{
+    AppendError, Damage, Epoch, Log, Offset, OpenError, ReadError, Start, repair, verify,
+};
 use support::{
-    as_if_killed, flip, payloads, position_of, quiet, readable, segments, small_segments, zero,
+    as_if_killed, flip, payloads, position_of, quiet, readable, rewrite_meta, segments,
+    small_segments, sum_block, zero,
 };
 
 fn log_holding<const N: usize>(records: [&str; N]) -> (tempfile::TempDir, Log) {
@@ -478,6 +481,39 @@ fn the_records_of_a_misnamed_segment_are_not_taken_for_others() {
         let found: Vec<_> = found.collect();
         assert!(found.len() > 100);
         for record in found {
+            let appended = format!("{:0200}", record.offset().get());
+            assert_eq!(record.payload(), appended.as_bytes());
+        }
+    }
+}
+
+/// Without its first frame, a segment passed for the one whose name it had, though its footer knew
+/// better: reading, and a repair, gave its records other offsets.
+#[test]
+fn a_misnamed_segment_is_known_by_its_footer_too() {
+    let (dir, count) = log_of_segments();
+    assert!(count > 2);
+    let files = segments(dir.path());
+    let (first, second) = (fs::read(&files[0]).unwrap(), fs::read(&files[1]).unwrap());
+    fs::write(&files[0], second).unwrap();
+    fs::write(&files[1], first).unwrap();
+    flip(&files[0], 4096 + 24);
+
+    let above = tempfile::tempdir().unwrap();
+    let repaired = above.path().join("repaired");
+    let found = repair(dir.path(), &repaired, |_| ()).unwrap();
+
+    let is_misnamed = |damage: &Damage| matches!(damage, Damage::OutOfPlace { .. });
+    let misnamed = found.damages.iter().filter(|d| is_misnamed(&d.damage));
+    assert_eq!(misnamed.count(), 2, "{:?}", found.damages);
+    for dir in [dir.path(), &repaired] {
+        let log = Log::options().open_read_only(dir).unwrap();
+        let offsets = 0..log.next_offset().get();
+        let sound: Vec<_> = offsets
+            .filter_map(|offset| log.get(Offset::new(offset)).ok())
+            .collect();
+        assert!(sound.len() > 50);
+        for record in sound {
             let appended = format!("{:0200}", record.offset().get());
             assert_eq!(record.payload(), appended.as_bytes());
         }

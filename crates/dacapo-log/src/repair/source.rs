@@ -217,6 +217,8 @@ struct Ends {
     file_bytes: u64,
     header: Result<SegmentHeader, Damage>,
     footer: Option<Footer>,
+    /// What stands where the footer belongs, if that can be read.
+    footer_block: Option<[u8; FOOTER_BYTES]>,
     /// The base in the first frame, if that can be read.
     begun: Option<Offset>,
 }
@@ -242,10 +244,11 @@ impl Ends {
             Ok(header) => header.file_bytes,
             Err(_) => found_bytes,
         };
-        let footer = file_bytes
+        let footer_block = file_bytes
             .checked_sub(format::FOOTER_PAGE_BYTES as u64)
             .filter(|_| file_bytes <= format::SEGMENT_BYTES_MAX)
-            .and_then(|position| block_at(&file, position))
+            .and_then(|position| block_at(&file, position));
+        let footer = footer_block
             .and_then(|bytes| segment::footer_of_segment(&bytes, base, file_bytes))
             .filter(|footer| {
                 header.as_ref().is_ok_and(|h| h.nonce == footer.nonce) || header.is_err()
@@ -266,6 +269,7 @@ impl Ends {
             file_bytes: found_bytes,
             header,
             footer,
+            footer_block,
             begun,
         }))
     }
@@ -305,7 +309,10 @@ impl Ends {
             nonce = format::nonce_of_frames(&bytes);
             begun = nonce.and_then(|nonce| begun_at(&bytes, format::FRAMES_START, nonce));
         }
-        if let Some(found) = begun.filter(|&begun| begun != base) {
+        let ended = nonce
+            .zip(self.footer_block)
+            .and_then(|(nonce, block)| segment::base_in_footer(&block, nonce));
+        if let Some(found) = begun.or(ended).filter(|&named| named != base) {
             let expected = base;
             note(format::FRAMES_START, Damage::OutOfPlace { expected, found });
             return Ok(None);

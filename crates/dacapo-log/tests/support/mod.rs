@@ -115,3 +115,24 @@ pub(crate) fn readable(log: &Log) -> (Vec<String>, Vec<ReadError>) {
         assert!(errors.len() < 10_000, "skipping damage moves on");
     }
 }
+
+/// Puts the right checksum on a header or a footer that was changed.
+pub(crate) fn sum_block(block: &mut [u8]) {
+    let sum = crc32fast::hash(&block[..60]);
+    block[60..64].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Changes both slots of `meta`, with the right checksums.
+pub(crate) fn rewrite_meta(dir: &Path, change: impl Fn(&mut [u8])) {
+    let path = dir.join("meta");
+    let mut bytes = fs::read(&path).unwrap();
+    for slot in bytes.chunks_exact_mut(4096) {
+        change(slot);
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&slot[..12]);
+        hasher.update(&slot[16..]);
+        let sum = hasher.finalize();
+        slot[12..16].copy_from_slice(&sum.to_le_bytes());
+    }
+    fs::write(path, bytes).unwrap();
+}
