@@ -110,14 +110,36 @@ impl Disk {
             .ancestors()
             .take_while(|above| !above.as_os_str().is_empty() && !above.exists())
             .collect();
-        fs::create_dir_all(path).map_err(|e| FileError::new("create", path, e))?;
-        for made in missing.iter().rev() {
-            match made.parent() {
-                Some(above) if !above.as_os_str().is_empty() => self.sync_dir(above)?,
-                _ => self.sync_dir(Path::new("."))?,
+        // One after the other, and durable before the next: of those that an earlier call made, and
+        // failed or died, only the name of the last one can be in doubt.
+        for (i, made) in missing.iter().rev().enumerate() {
+            let above = match made.parent() {
+                Some(above) if !above.as_os_str().is_empty() => above,
+                _ => Path::new("."),
+            };
+            if i == 0 {
+                self.sync_own_name(above)?;
             }
+            match fs::create_dir(made) {
+                // Made by somebody else meanwhile, or on a way that goes down and up again.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists && made.is_dir() => {}
+                created => created.map_err(|e| FileError::new("create", made, e))?,
+            }
+            self.sync_dir(above)?;
         }
         Ok(())
+    }
+
+    /// Makes the name of a directory durable.
+    pub(crate) fn sync_own_name(&self, dir: &Path) -> Result<(), FileError> {
+        match dir.canonicalize().ok().as_deref().and_then(Path::parent) {
+            Some(parent) => match self.sync_dir(parent) {
+                // A directory that we may not read was not made by us just now.
+                Err(e) if e.is_not_writable() => Ok(()),
+                synced => synced,
+            },
+            None => Ok(()),
+        }
     }
 
     /// Whether there is a directory at `path`; `None` where there is nothing.

@@ -180,9 +180,10 @@ fn create(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
         clean: None,
         epochs: vec![epoch],
     };
+    // An earlier opening may have made the directory and died. Before there is a `meta`, with which
+    // nobody comes here again.
+    disk.sync_own_name(dir)?;
     let meta = MetaFile::create(disk, dir, meta)?;
-    // An earlier opening may have made the directory and died.
-    sync_own_name(disk, dir)?;
     Ok(Recovered {
         meta,
         sealed: Vec::new(),
@@ -194,18 +195,6 @@ fn create(disk: &Disk, dir: &Path) -> Result<Recovered, OpenError> {
 
 pub(crate) fn new_log_id(disk: &Disk) -> u128 {
     (0..4).fold(0, |id, _| id << 32 | u128::from(disk.random_u32()))
-}
-
-/// Makes the name of the directory itself durable.
-pub(crate) fn sync_own_name(disk: &Disk, dir: &Path) -> Result<(), FileError> {
-    match dir.canonicalize().ok().as_deref().and_then(Path::parent) {
-        Some(parent) => match disk.sync_dir(parent) {
-            // A directory that we may not read was not made by us just now.
-            Err(e) if e.is_not_writable() => Ok(()),
-            synced => synced,
-        },
-        None => Ok(()),
-    }
 }
 
 /// What is to be done to a log, decided before anything is changed.

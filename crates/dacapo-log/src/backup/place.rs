@@ -21,7 +21,7 @@ use crate::lock::Lock;
 use crate::log::Log;
 use crate::meta::{self, META_FILE};
 use crate::offset::Offset;
-use crate::recovery::{self, Listing};
+use crate::recovery::Listing;
 use crate::repair;
 use crate::segment::{self, SegmentFile};
 use crate::segment_writer;
@@ -335,7 +335,7 @@ impl<'a> Place<'a> {
         disk.sync_dir(dir)?;
         new_meta.rename(&dir.join(META_FILE))?;
         disk.sync_dir(dir)?;
-        Ok(recovery::sync_own_name(disk, dir)?)
+        Ok(disk.sync_own_name(dir)?)
     }
 
     fn remove_indexes(&self, base: Offset) -> Result<(), FileError> {

@@ -276,7 +276,7 @@ impl<'a> Target<'a> {
             epochs,
         };
         MetaFile::create(self.disk, self.dir, meta)?;
-        recovery::sync_own_name(self.disk, self.dir)
+        self.disk.sync_own_name(self.dir)
     }
 
     /// Removes what was written, as far as that works.

@@ -563,6 +563,16 @@ impl Disk {
         self.step("create", path)
     }
 
+    /// The directory's own name is not modelled.
+    #[expect(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "a real disk syncs it"
+    )]
+    pub(crate) fn sync_own_name(&self, _: &Path) -> Result<(), FileError> {
+        Ok(())
+    }
+
     pub(crate) fn is_dir(&self, path: &Path) -> Result<Option<bool>, FileError> {
         self.step("stat", path)?;
         Ok((path == Path::new(DIR)).then_some(true))

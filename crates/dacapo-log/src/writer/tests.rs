@@ -763,3 +763,35 @@ fn whoever_waits_for_durability_learns_of_a_prune_that_failed() {
     assert!(matches!(refused, Err(SyncError::Poisoned { .. })));
     gate.wait();
 }
+
+/// The directory above was synced behind the making of `meta`. Where that sync failed, the next opening
+/// found a log, and never tried it again.
+#[test]
+fn a_name_whose_sync_failed_is_synced_by_the_next_opening() {
+    let (parent, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let above = parent.path().canonicalize().unwrap();
+    let (a, b) = (above.join("a"), above.join("a/b"));
+    let dir = b.join("log");
+    for unsynced in [&above, &a, &b] {
+        let name = unsynced.to_str().unwrap();
+        disk.faults.fail("sync", name, io::ErrorKind::Other);
+        Log::open_writer_on(&disk, &dir, &Options::default()).unwrap_err();
+        disk.faults.heal();
+        disk.faults.take_calls("sync");
+
+        let log = open(&disk, &dir, WritePath::Mapped);
+
+        let synced = disk.faults.take_calls("sync");
+        assert!(synced.contains(unsynced), "{synced:?}");
+        drop(log);
+        std::fs::remove_dir_all(&a).unwrap();
+        // Made by an opening that was killed before its sync.
+        if unsynced == &above {
+            std::fs::create_dir(&a).unwrap();
+            disk.faults.take_calls("sync");
+            drop(open(&disk, &dir, WritePath::Mapped));
+            assert!(disk.faults.take_calls("sync").contains(&above));
+            std::fs::remove_dir_all(&a).unwrap();
+        }
+    }
+}
