@@ -585,7 +585,6 @@ impl Growing {
             return AtStop::Again;
         }
         let base = self.segment.base();
-        let promised = base.plus(self.segment.relative(durable).into());
         self.next = match scan::last_frame(scratch, nonce) {
             Some(last) => {
                 self.position += last.end;
@@ -595,10 +594,10 @@ impl Growing {
                         base.plus(u64::from(last.relative) + u64::from(last.kind.is_record()))
                     }
                 };
-                promised.max(behind)
+                durable.max(behind)
             }
             // Everything from here on is gone.
-            None => promised,
+            None => durable,
         };
         self.frontier.publish(self.position);
         AtStop::Again

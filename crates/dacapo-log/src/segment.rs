@@ -144,7 +144,7 @@ pub(crate) fn footer_of_segment(
 ) -> Option<Footer> {
     Footer::decode(bytes).filter(|footer| {
         footer.base == base
-            && footer.next >= base
+            && footer.next > base
             && footer.next.get() < format::OFFSETS_END
             && (format::FRAMES_START..=frames_end(file_bytes))
                 .contains(&(footer.end_position as usize))

@@ -520,6 +520,52 @@ fn a_misnamed_segment_is_known_by_its_footer_too() {
     }
 }
 
+/// Reading went on behind the segment in the very same one, for ever.
+#[test]
+fn a_footer_that_ends_where_its_segment_begins_is_none() {
+    let (dir, _) = log_of_segments();
+    for empty in [false, true] {
+        let file = segments(dir.path())[1].clone();
+        let mut bytes = fs::read(&file).unwrap();
+        let footer = bytes.len() - 4096;
+        bytes.copy_within(footer + 8..footer + 16, footer + 16);
+        sum_block(&mut bytes[footer..footer + 64]);
+        if empty {
+            bytes[4096 + 48..footer].fill(0);
+        }
+        fs::write(&file, bytes).unwrap();
+
+        let found = verify(dir.path(), |_| ()).unwrap();
+
+        let footers = found.damages.iter().filter(|d| d.damage == Damage::Footer);
+        assert_eq!(footers.count(), 1, "{found:?}");
+        let opened = small_segments().open(dir.path());
+        assert!(matches!(opened, Err(OpenError::Corrupt(d)) if d.damage == Damage::Footer));
+    }
+}
+
+/// A reader went forward to the watermark by 2³² records at most, and began again where it stood.
+#[test]
+fn a_watermark_far_behind_the_log_is_an_error_and_ends() {
+    for durable in [1 << 32, 1 << 40, 1 << 62] {
+        let (_dir, log) = log_holding(["a"]);
+        let left = as_if_killed(&log);
+        rewrite_meta(left.path(), |slot| {
+            slot[80..88].copy_from_slice(&u64::to_le_bytes(durable));
+        });
+
+        let found = verify(left.path(), |_| ()).unwrap();
+
+        assert_eq!(found.records, 1);
+        assert_eq!(found.lost, [Offset::new(1)..Offset::new(durable)]);
+        let opened = quiet().open(left.path());
+        assert!(
+            matches!(opened, Err(OpenError::Corrupt(_))),
+            "{durable}: {opened:?}"
+        );
+    }
+}
+
 #[test]
 fn a_truncated_segment_is_reported() {
     let (dir, _) = log_of_segments();
