@@ -203,6 +203,12 @@ pub enum Damage {
         /// The file's length.
         found: u64,
     },
+    /// A segment's header gives it a length that no segment has.
+    #[error("its header says that the file has {bytes} bytes, which is no whole number of pages")]
+    Pages {
+        /// The length in the header.
+        bytes: u64,
+    },
     /// The file belongs to another log.
     #[error("the file belongs to log {found:032x}, this is log {expected:032x}")]
     ForeignLog {

@@ -566,6 +566,32 @@ fn a_watermark_far_behind_the_log_is_an_error_and_ends() {
     }
 }
 
+/// A mapping is read in words, and the last one was not whole: that was a panic.
+#[test]
+fn a_segment_of_no_whole_number_of_pages_is_damage() {
+    for more in [1, 4, 8, 100, 512, 4095] {
+        let (_dir, log) = log_holding(["a"]);
+        let left = as_if_killed(&log);
+        let file = segments(left.path())[0].clone();
+        let mut bytes = fs::read(&file).unwrap();
+        bytes.resize(bytes.len() + more, 0);
+        let len = bytes.len() as u64;
+        bytes[40..48].copy_from_slice(&len.to_le_bytes());
+        sum_block(&mut bytes[..64]);
+        fs::write(&file, bytes).unwrap();
+
+        let found = verify(left.path(), |_| ()).unwrap();
+
+        let expected = Damage::Pages { bytes: len };
+        assert_eq!(found.damages[0].damage, expected, "{found:?}");
+        let opened = quiet().open(left.path());
+        assert!(matches!(opened, Err(OpenError::Corrupt(d)) if d.damage == expected));
+        let above = tempfile::tempdir().unwrap();
+        let repaired = repair(left.path(), above.path().join("repaired"), |_| ()).unwrap();
+        assert_eq!(repaired.records, 1);
+    }
+}
+
 #[test]
 fn a_truncated_segment_is_reported() {
     let (dir, _) = log_of_segments();

@@ -1,6 +1,6 @@
 //! What stands at the two ends of a segment file: its header, and its footer once it is sealed.
 
-use super::{FORMAT_VERSION, check_version};
+use super::{FORMAT_VERSION, PAGE_BYTES, check_version};
 use crate::error::Damage;
 use crate::offset::{Epoch, Offset};
 
@@ -45,11 +45,15 @@ impl SegmentHeader {
             version?;
         }
         check_block(bytes)?;
+        let file_bytes = le!(u64, bytes, 40);
+        if !file_bytes.is_multiple_of(PAGE_BYTES as u64) {
+            return Err(Damage::Pages { bytes: file_bytes });
+        }
         Ok(Self {
             nonce: le!(u32, bytes, 12),
             log_id: le!(u128, bytes, 16),
             epoch: Epoch::new(le!(u64, bytes, 32)),
-            file_bytes: le!(u64, bytes, 40),
+            file_bytes,
             created_micros: le!(u64, bytes, 48),
         })
     }
