@@ -479,6 +479,12 @@ pub enum AppendError {
     /// The log was closed.
     #[error("the log was closed")]
     Closed,
+    /// There are no further offsets. A log does not come here by itself: somebody gave it large ones.
+    #[error("the log ends at record {next}, and has no offsets for more; begin a new log")]
+    NoOffsetsLeft {
+        /// Where the log ends.
+        next: Offset,
+    },
 }
 
 /// A repair failed. The damaged log is as it was, and there is no new one.

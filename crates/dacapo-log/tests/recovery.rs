@@ -592,6 +592,111 @@ fn a_segment_of_no_whole_number_of_pages_is_damage() {
     }
 }
 
+/// The end of all offsets on disk.
+const OFFSETS_END: u64 = u64::MAX / 2;
+
+/// An empty log that was closed, and begins with record `first`.
+fn log_beginning_with(first: u64) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    quiet().open(dir.path()).unwrap().close().unwrap();
+    rewrite_meta(dir.path(), |slot| {
+        for at in [40, 56, 64, 80] {
+            slot[at..at + 8].copy_from_slice(&first.to_le_bytes());
+        }
+    });
+    dir
+}
+
+/// They were believed, and an append panicked.
+#[test]
+fn offsets_in_meta_that_no_record_has_are_damage() {
+    for first in [u64::MAX, u64::MAX - 1, OFFSETS_END] {
+        let dir = log_beginning_with(first);
+        let opened = quiet().open(dir.path());
+        assert!(
+            matches!(&opened, Err(OpenError::Corrupt(d)) if d.damage == Damage::Meta),
+            "{opened:?}"
+        );
+        assert!(!verify(dir.path(), |_| ()).unwrap().is_sound());
+    }
+}
+
+#[test]
+fn a_log_that_has_used_up_its_offsets_says_so() {
+    let last = OFFSETS_END - 2;
+    let dir = log_beginning_with(last);
+    for _ in 0..2 {
+        let log = quiet().open(dir.path()).unwrap();
+        let refused = log.append_batch(["one", "too many"]);
+        assert!(
+            matches!(refused, Err(AppendError::NoOffsetsLeft { .. })),
+            "{refused:?}"
+        );
+        if log.next_offset() == Offset::new(last) {
+            assert_eq!(log.append(b"the last").unwrap(), Offset::new(last));
+        }
+        let refused = log.append(b"one too many");
+        assert!(
+            matches!(refused, Err(AppendError::NoOffsetsLeft { next }) if next.get() == last + 1),
+            "{refused:?}"
+        );
+        assert_eq!(payloads(&log), ["the last"]);
+        log.close().unwrap();
+    }
+}
+
+/// A gap in the segment that a closed log goes on in, nearly 2³² records long. Records behind it were
+/// stored under relative offsets that do not fit 32 bits: as others, or with a panic.
+#[test]
+fn a_record_whose_relative_offset_would_not_fit_goes_into_the_next_segment() {
+    for next in [
+        u64::from(u32::MAX) - 1,
+        u64::from(u32::MAX),
+        1 << 32,
+        1 << 40,
+    ] {
+        let (dir, log) = log_holding(["gap-gap!"]);
+        log.close().unwrap();
+        drop(log);
+        let file = segments(dir.path())[0].clone();
+        let mut bytes = fs::read(&file).unwrap();
+        turn_into_a_gap(&mut bytes, 4096 + 48, next);
+        fs::write(&file, bytes).unwrap();
+        rewrite_meta(dir.path(), |slot| {
+            slot[64..72].copy_from_slice(&next.to_le_bytes());
+            slot[80..88].copy_from_slice(&next.to_le_bytes());
+        });
+
+        let log = quiet().open(dir.path()).unwrap();
+        let offsets = log.append_batch(["a", "b", "c"]).unwrap();
+        log.sync().unwrap();
+
+        assert_eq!(offsets, Offset::new(next)..Offset::new(next + 3));
+        for (offset, payload) in (next..).zip(["a", "b", "c"]) {
+            let record = log.get(Offset::new(offset)).unwrap();
+            assert_eq!(record.payload(), payload.as_bytes());
+        }
+        log.close().unwrap();
+        drop(log);
+        let log = quiet().open(dir.path()).unwrap();
+        assert_eq!(log.next_offset(), Offset::new(next + 3));
+    }
+}
+
+/// Makes of a frame with 8 bytes of payload a gap up to the record `next`.
+fn turn_into_a_gap(segment: &mut [u8], frame: usize, next: u64) {
+    const GAP: u8 = 5;
+    segment[frame + 5] = GAP;
+    segment[frame + 24..frame + 32].copy_from_slice(&next.to_le_bytes());
+    let word_at =
+        |at: usize| u32::from_le_bytes(segment[at..at + 4].try_into().expect("four bytes"));
+    let salt = word_at(12) ^ word_at(frame) ^ word_at(frame + 4);
+    let mut hasher = crc32fast::Hasher::new_with_initial(salt);
+    hasher.update(&segment[frame + 12..frame + 32]);
+    let sum = hasher.finalize();
+    segment[frame + 8..frame + 12].copy_from_slice(&sum.to_le_bytes());
+}
+
 #[test]
 fn a_truncated_segment_is_reported() {
     let (dir, _) = log_of_segments();

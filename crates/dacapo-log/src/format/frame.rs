@@ -451,15 +451,12 @@ pub(crate) fn base_of(frame: &Frame, bytes: &[u8]) -> Option<Offset> {
 /// when the frame was written.
 pub(crate) fn durable_of(frame: &Frame, bytes: &[u8]) -> Option<Offset> {
     let payload = &bytes[frame.payload.clone()];
-    match frame.kind {
-        Kind::Begin if payload.len() == BEGIN_PAYLOAD_BYTES => {
-            Some(Offset::new(le!(u64, payload, 16)))
-        }
-        Kind::Mark if payload.len() == MARK_PAYLOAD_BYTES => {
-            Some(Offset::new(le!(u64, payload, 0)))
-        }
-        _ => None,
-    }
+    let durable = match frame.kind {
+        Kind::Begin if payload.len() == BEGIN_PAYLOAD_BYTES => le!(u64, payload, 16),
+        Kind::Mark if payload.len() == MARK_PAYLOAD_BYTES => le!(u64, payload, 0),
+        _ => return None,
+    };
+    (durable < OFFSETS_END).then_some(Offset::new(durable))
 }
 
 /// The records that a [`Kind::Gap`] or [`Kind::Removed`] frame of the segment at `base` stands for: at

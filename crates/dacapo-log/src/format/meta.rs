@@ -1,6 +1,6 @@
 //! One slot of the `meta` file.
 
-use super::{FORMAT_VERSION, PAGE_BYTES, check_version};
+use super::{FORMAT_VERSION, OFFSETS_END, PAGE_BYTES, check_version};
 use crate::error::Damage;
 use crate::offset::{Epoch, Offset};
 
@@ -97,30 +97,37 @@ impl Meta {
         if count == 0 || count > META_EPOCHS_MAX {
             return Err(Damage::Meta);
         }
-        let clean = (le!(u32, bytes, 48) == 1).then(|| CleanEnd {
-            base: Offset::new(le!(u64, bytes, 56)),
-            next: Offset::new(le!(u64, bytes, 64)),
-            end_position: le!(u32, bytes, 72),
-        });
-        let epochs = (0..count)
+        let offset = |at: usize| match le!(u64, bytes, at) {
+            OFFSETS_END.. => Err(Damage::Meta),
+            offset => Ok(Offset::new(offset)),
+        };
+        let clean = match le!(u32, bytes, 48) {
+            1 => Some(CleanEnd {
+                base: offset(56)?,
+                next: offset(64)?,
+                end_position: le!(u32, bytes, 72),
+            }),
+            _ => None,
+        };
+        let epochs: Result<_, Damage> = (0..count)
             .map(|i| {
                 let at = META_EPOCHS_FROM + i * META_EPOCH_BYTES;
-                EpochStart {
+                Ok(EpochStart {
                     epoch: Epoch::new(le!(u64, bytes, at)),
-                    start: Offset::new(le!(u64, bytes, at + 8)),
+                    start: offset(at + 8)?,
                     opened_micros: le!(u64, bytes, at + 16),
                     recovery_micros: le!(u32, bytes, at + 24),
                     cut_bytes: le!(u32, bytes, at + 28),
-                }
+                })
             })
             .collect();
         Ok(Self {
             log_id: le!(u128, bytes, 16),
             sequence: le!(u64, bytes, 32),
-            first: Offset::new(le!(u64, bytes, 40)),
-            durable: Offset::new(le!(u64, bytes, 80)),
+            first: offset(40)?,
+            durable: offset(80)?,
             clean,
-            epochs,
+            epochs: epochs?,
         })
     }
 }

@@ -82,6 +82,8 @@ pub(super) struct Active {
     pub(super) first_timestamp_micros: u64,
     /// Some of its frames have a topic or a stamp.
     pub(super) is_labelled: bool,
+    /// No record here has this offset, or one behind it: its relative offset would not fit.
+    offsets_end: Offset,
     /// Behind this position, the next record gets a point in the index.
     pub(super) indexed_to: usize,
     /// Behind this position, the next segment is made ready.
@@ -178,19 +180,19 @@ impl Writer {
         if records.len() == 0 {
             return Ok(first..first);
         }
+        let next = first.plus(records.len() as u64);
         if !appender
             .segment
             .as_ref()
-            .is_some_and(|active| active.writer.fits(total))
+            .is_some_and(|active| active.writer.fits(total) && next <= active.offsets_end)
         {
-            self.roll(appender, total)?;
+            self.roll(appender, total, next)?;
         }
         let active = appender
             .segment
             .as_mut()
             .expect("there is one behind a roll");
         let now = clock::now_micros().max(appender.last_timestamp_micros);
-        let next = first.plus(records.len() as u64);
         let relative = active.segment().relative(first);
         let start = active.writer.position();
         if let Err(cause) = active
@@ -232,10 +234,19 @@ impl Writer {
         )
     }
 
-    /// Goes on in a new segment, in which `total` bytes of frames fit. On an error no record has
-    /// changed, and the next append tries again.
+    /// Goes on in a new segment, in which `total` bytes of frames, up to the record `next`, fit. On an
+    /// error no record has changed, and the next append tries again.
     #[cold]
-    pub(super) fn roll(&self, appender: &mut Appender, total: usize) -> Result<(), AppendError> {
+    pub(super) fn roll(
+        &self,
+        appender: &mut Appender,
+        total: usize,
+        next: Offset,
+    ) -> Result<(), AppendError> {
+        if next.get() >= format::OFFSETS_END {
+            let next = appender.next;
+            return Err(AppendError::NoOffsetsLeft { next });
+        }
         let filled_bytes = appender
             .segment
             .as_ref()
@@ -322,10 +333,12 @@ impl Active {
     ) -> Self {
         let prepare_from = usize::try_from(writer.file_bytes() / 2).expect("at most 1 GiB");
         let indexed_to = writer.position();
+        let offsets_end = writer.segment().base().plus(u32::MAX.into());
         Self {
             writer,
             first_timestamp_micros,
             is_labelled,
+            offsets_end: offsets_end.min(Offset::new(format::OFFSETS_END - 1)),
             indexed_to,
             prepare_from,
             prepare_ordered: false,

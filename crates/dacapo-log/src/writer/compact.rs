@@ -140,7 +140,7 @@ impl Writer {
         if !is_worth {
             return Ok(());
         }
-        self.roll(&mut appender, 0)
+        self.roll(&mut appender, 0, next)
             .map_err(|refused| match refused {
                 crate::AppendError::StorageFull { source } => CompactError::StorageFull { source },
                 crate::AppendError::Prepare { source } => CompactError::Io(source),
