@@ -811,6 +811,9 @@ impl Log {
     /// Flushes and closes the log: also for all other handles. Appending is over; tailers read
     /// what is left and then end. Closing again does nothing.
     ///
+    /// Not for a [`Waker`](std::task::Waker) to call: one runs while those who wait are locked, whom
+    /// closing wakes as well, and would wait for itself. Let it wake a task that closes the log.
+    ///
     /// # Errors
     /// As [`sync`](Self::sync). The log is closed all the same.
     pub fn close(&self) -> Result<(), SyncError> {

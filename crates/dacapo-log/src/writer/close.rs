@@ -11,20 +11,25 @@ use crate::segment;
 impl Writer {
     /// Flushes, marks the log as cleanly closed, and gives up its lock. Does nothing the second time.
     pub(crate) fn close(&self) -> Result<(), SyncError> {
-        // Without the custody, which it may be waiting for.
+        // With the lock: an append that was let in is done, and is flushed below.
+        self.appender().closing = true;
+        // Without custody: the threads may be waiting for it, or wake somebody who does.
         self.keeper.stop();
+        self.flusher.stop();
+        let closed = self.close_in_custody();
+        self.shared.close();
+        closed
+    }
+
+    fn close_in_custody(&self) -> Result<(), SyncError> {
         let mut custody = self.custody.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(Custody { mut meta, lock }) = custody.take() else {
             return Ok(());
         };
-        // With the lock: an append that was let in is done, and is flushed below.
-        self.appender().closing = true;
-        self.flusher.stop();
         let closed = self.close_cleanly(&mut meta);
         self.preparer.stop();
         self.shared.stop_indexing();
         drop(lock);
-        self.shared.close();
         closed
     }
 

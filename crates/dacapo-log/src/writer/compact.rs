@@ -113,6 +113,7 @@ impl Writer {
             let appender = self.appender();
             let refusal = self.poisoned(cause);
             drop(appender);
+            drop(custody);
             shared.durable.wake();
             return Err(refusal.into());
         }

@@ -88,7 +88,8 @@ impl Keeper {
         self.changed.notify_one();
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         let thread = thread.take();
-        if let Some(thread) = thread {
+        // As the flusher's thread, it may be the one that drops the log's last handle.
+        if let Some(thread) = thread.filter(|t| t.thread().id() != thread::current().id()) {
             // A panic there was printed there; the log is closed all the same.
             let _ = thread.join();
         }

@@ -12,7 +12,9 @@ use crate::disk::Disk;
 use crate::error::{AppendError, OpenError, SyncError};
 use crate::offset::{Offset, Start};
 use crate::options::{Flush, Options, WritePath};
-use crate::{Appended, CompactError, Kept, Log, ReadError, Retention, Stamp, Topic, clock};
+use crate::{
+    Appended, CompactError, Kept, Log, Pruning, ReadError, Retention, Stamp, Topic, clock,
+};
 
 fn options(write_path: WritePath) -> Options {
     Options {
@@ -794,4 +796,48 @@ fn a_name_whose_sync_failed_is_synced_by_the_next_opening() {
             std::fs::remove_dir_all(&a).unwrap();
         }
     }
+}
+
+/// Wakes by dropping what is old, once the log is being closed.
+struct PruningWaker {
+    log: Log,
+    pruned: std::sync::mpsc::Sender<Result<Pruning, SyncError>>,
+}
+
+impl std::task::Wake for PruningWaker {
+    fn wake(self: Arc<Self>) {
+        while !matches!(self.log.append(b"late"), Err(AppendError::Closed)) {
+            thread::yield_now();
+        }
+        self.pruned.send(self.log.prune(Offset::new(50))).unwrap();
+    }
+}
+
+/// Closing waited for the flusher and held what the flusher's waker waited for.
+#[test]
+fn a_waker_may_drop_old_segments_while_the_log_is_being_closed() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    fill_segments(&log);
+    let (pruned, heard) = std::sync::mpsc::channel();
+    let waking = PruningWaker {
+        log: log.clone(),
+        pruned,
+    };
+    let waker = std::task::Waker::from(Arc::new(waking));
+    let durable = log.durable(Offset::new(99));
+    let mut durable = std::pin::pin!(durable);
+    let waiting = std::future::Future::poll(
+        durable.as_mut(),
+        &mut std::task::Context::from_waker(&waker),
+    );
+    assert!(waiting.is_pending());
+
+    log.close().unwrap();
+
+    let pruned = heard.recv().unwrap();
+    assert!(
+        matches!(pruned, Ok(_) | Err(SyncError::Closed)),
+        "{pruned:?}"
+    );
 }
