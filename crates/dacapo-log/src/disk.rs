@@ -134,8 +134,11 @@ impl Disk {
     pub(crate) fn sync_own_name(&self, dir: &Path) -> Result<(), FileError> {
         match dir.canonicalize().ok().as_deref().and_then(Path::parent) {
             Some(parent) => match self.sync_dir(parent) {
-                // A directory that we may not read was not made by us just now.
-                Err(e) if e.is_not_writable() => Ok(()),
+                // A directory that we may not read, or on a filesystem that syncs no names, as `/sys`,
+                // was not made by us just now.
+                Err(e) if e.is_not_writable() || e.io().kind() == io::ErrorKind::InvalidInput => {
+                    Ok(())
+                }
                 synced => synced,
             },
             None => Ok(()),

@@ -774,7 +774,10 @@ fn a_name_whose_sync_failed_is_synced_by_the_next_opening() {
     let above = parent.path().canonicalize().unwrap();
     let (a, b) = (above.join("a"), above.join("a/b"));
     let dir = b.join("log");
-    for unsynced in [&above, &a, &b] {
+    for (is_made, unsynced) in [(false, &above), (false, &a), (false, &b), (true, &b)] {
+        if is_made {
+            std::fs::create_dir_all(&dir).unwrap();
+        }
         let name = unsynced.to_str().unwrap();
         disk.faults.fail("sync", name, io::ErrorKind::Other);
         Log::open_writer_on(&disk, &dir, &Options::default()).unwrap_err();
