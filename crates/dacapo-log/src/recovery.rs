@@ -307,6 +307,12 @@ fn clean_end(
     let fills_its_sector = scan.end_position.is_multiple_of(format::SECTOR_BYTES);
     if scan.stop == Stop::Unwritten && segment.footer.is_none() && fills_its_sector {
         plan.unfinished = Some(Unfinished { segment, scan });
+    } else if next == segment.base {
+        // Nothing to keep, and the next segment gets its name.
+        plan.unclean = Some(Unclean {
+            void: vec![segment.base],
+            ..Unclean::default()
+        });
     } else {
         // The records are whole, but nothing may be appended over what is behind them, before a
         // footer, or into a sector that was flushed.

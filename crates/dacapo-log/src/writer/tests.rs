@@ -844,3 +844,25 @@ fn a_waker_may_drop_old_segments_while_the_log_is_being_closed() {
         "{pruned:?}"
     );
 }
+
+/// Found by the simulation: such a segment was sealed, and nothing could be found behind it.
+#[test]
+fn an_empty_segment_whose_sector_was_flushed_is_not_sealed() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::File);
+    let topic = Topic::new("kept").unwrap();
+    log.append_to(&topic, b"first").unwrap();
+    // Goes on in a segment without a record, whose pad then meets a full disk.
+    log.compact(|_| ()).unwrap();
+    disk.faults
+        .fail("write", ".seg", io::ErrorKind::StorageFull);
+    log.close().unwrap();
+    disk.faults.heal();
+    drop(log);
+
+    let log = open(&disk, dir.path(), WritePath::File);
+
+    assert_eq!(log.topics().map(Result::unwrap).count(), 1);
+    assert_eq!(log.append(b"second").unwrap(), Offset::new(1));
+    assert_eq!(count(&log), 2);
+}
