@@ -175,7 +175,8 @@ impl Messages {
             }
             self.at.insert(key(stamp), at);
         }
-        for &producer in self.progress.keys() {
+        let producers: Vec<u128> = self.progress.keys().copied().collect();
+        for producer in producers {
             let told = log.producer(producer).expect("a sound log");
             if let Some(told) = told.filter(|_| compacted) {
                 // Removed, before anybody was told that it was there.
@@ -184,6 +185,14 @@ impl Messages {
                 self.at.insert(key, told.offset.get());
             }
             let told = told.map(|told| (told.epoch, told.sequence, told.offset.get()));
+            let is_there = |(key, at): (&Key, &u64)| key.0 == producer && range.contains(at);
+            let newest = self.newest(producer);
+            if newest.is_some_and(|(_, at)| at < range.start) && self.at.iter().any(is_there) {
+                // A first message that was pruned, sent once more, and taken for a new one.
+                self.at
+                    .retain(|key, at| key.0 != producer || range.contains(at));
+                self.begin_anew(producer);
+            }
             let newest = self.newest(producer);
             let newest = newest.filter(|(_, at)| range.contains(at));
             let expected = newest.map(|((_, epoch, sequence), at)| (epoch, sequence, at));
