@@ -543,3 +543,34 @@ fn a_tailer_meets_the_deletion_of_its_topic_and_then_its_new_life() {
     let expected = pairs(&[("lobby", ""), ("lobby", "new")]);
     assert_eq!(texts(resumed.map(Result::unwrap)), expected);
 }
+
+/// Found by the simulation: the reader went on from where it had stood in a segment that was dropped.
+#[test]
+fn a_reader_that_is_told_of_dropped_records_goes_on_where_the_log_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    let lobby = topic("lobby");
+    let mut tailer = log.tail(Start::AtOrOldest(Offset::ZERO)).topic(&lobby);
+    let payload = |number: u64| format!("payload {number:0200}");
+    log.append_to(&lobby, payload(0).as_bytes()).unwrap();
+    assert_eq!(tailer.try_next().unwrap().unwrap().offset(), Offset::ZERO);
+    for number in 1..600 {
+        log.append_to(&lobby, payload(number).as_bytes()).unwrap();
+    }
+    log.sync().unwrap();
+    let oldest = log.prune(Offset::new(300)).unwrap().oldest;
+    log.close().unwrap();
+    // Read as a whole: it cannot say what it holds.
+    let file = support::segments(dir.path()).remove(0);
+    fs::remove_file(file.with_extension("topics")).unwrap();
+    damage(dir.path(), payload(oldest.get() + 3).as_bytes());
+
+    let told = tailer.try_next().unwrap_err();
+
+    assert!(matches!(told, ReadError::Pruned { oldest: at, .. } if at == oldest));
+    for number in 0..3 {
+        let record = tailer.try_next().unwrap().unwrap();
+        assert_eq!(record.offset(), oldest.plus(number));
+    }
+    assert!(matches!(tailer.try_next(), Err(ReadError::Corrupt(_))));
+}

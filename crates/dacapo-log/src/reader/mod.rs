@@ -225,6 +225,7 @@ impl Reader {
         let requested = self.next;
         if self.passes_pruned {
             self.next = oldest;
+            self.place = None;
             self.behind_gap = true;
         }
         ReadError::Pruned { requested, oldest }
