@@ -166,7 +166,8 @@ impl Producer {
                 let before = first.offset().get().checked_sub(1).map(Offset::new);
                 before.and_then(|before| self.log.get(before).ok())
             }
-            _ => Some(some),
+            // Unless a compaction has removed it meanwhile.
+            _ => self.log.get(some.offset()).ok(),
         };
         if self.disk.crashed().is_some() {
             return;
