@@ -111,7 +111,7 @@ impl Found {
             }
         }
         let log_id = log_id.unwrap_or_default();
-        let segments = Segments::new(disk.clone(), dir.to_owned(), log_id);
+        let segments = Segments::read_only(disk.clone(), dir.to_owned(), log_id);
         let first = files.first().map_or(Offset::ZERO, |file| file.base);
         let mut next = meta.map_or(first, |meta| meta.first);
         for (i, file) in files.iter().enumerate() {

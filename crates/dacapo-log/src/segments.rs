@@ -14,8 +14,11 @@ use crate::offset::Offset;
 use crate::segment::{self, Segment, SegmentFile};
 use crate::sync::{Mutex, MutexGuard};
 
-/// Sealed segments that are kept mapped though nobody is reading them.
-const WARM_MAX: usize = 8;
+/// How many sealed segments stay mapped though nobody is reading them. Whoever reads a topic touches a
+/// few pages in each of many: the faults of mapping them again cost more than the reading.
+const WARM_MAX: usize = 32;
+/// In a read-only log: what the writing process drops takes space for as long as it is mapped here.
+const WARM_MAX_READ_ONLY: usize = 8;
 
 /// What is known of a segment without mapping it.
 #[derive(Clone, Debug)]
@@ -34,10 +37,11 @@ pub(crate) struct Segments {
     list: Mutex<List>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct List {
     entries: BTreeMap<Offset, Entry>,
     warm: VecDeque<Arc<Segment>>,
+    warm_max: usize,
 }
 
 #[derive(Debug)]
@@ -55,8 +59,19 @@ impl Segments {
             disk,
             dir,
             log_id,
-            list: Mutex::default(),
+            list: Mutex::new(List {
+                entries: BTreeMap::new(),
+                warm: VecDeque::new(),
+                warm_max: WARM_MAX,
+            }),
         }
+    }
+
+    /// Those of a log that another process writes.
+    pub(crate) fn read_only(disk: Disk, dir: PathBuf, log_id: u128) -> Self {
+        let segments = Self::new(disk, dir, log_id);
+        segments.list().warm_max = WARM_MAX_READ_ONLY;
+        segments
     }
 
     fn list(&self) -> MutexGuard<'_, List> {
@@ -248,7 +263,7 @@ impl List {
     fn keep_warm(&mut self, segment: Arc<Segment>) {
         self.warm.retain(|warm| warm.base() != segment.base());
         self.warm.push_back(segment);
-        if self.warm.len() > WARM_MAX {
+        if self.warm.len() > self.warm_max {
             self.warm.pop_front();
         }
     }

@@ -310,6 +310,27 @@ impl<'a> DictionaryPage<'a> {
 
     /// The next entry; `Some(None)` at the end, and `None` for what cannot be one.
     pub(crate) fn next_entry(&mut self) -> Option<Option<TopicEntry>> {
+        let entry = self.advance()?;
+        Some(entry.map(|entry| TopicEntry {
+            name: self.name.clone(),
+            ..entry
+        }))
+    }
+
+    /// The entry with this name, as [`next_entry`](Self::next_entry) would return it.
+    pub(crate) fn find(mut self, name: &[u8]) -> Option<Option<TopicEntry>> {
+        while let Some(entry) = self.advance()? {
+            if self.name == name {
+                let name = self.name;
+                return Some(Some(TopicEntry { name, ..entry }));
+            }
+        }
+        Some(None)
+    }
+
+    /// Moves to the next entry, whose name is then in `self.name` and not in what is returned: most are
+    /// passed over.
+    fn advance(&mut self) -> Option<Option<TopicEntry>> {
         if self.left == 0 {
             return Some(None);
         }
@@ -329,7 +350,7 @@ impl<'a> DictionaryPage<'a> {
         };
         self.rest = rest;
         let entry = TopicEntry {
-            name: self.name.clone(),
+            name: Vec::new(),
             is_deleted,
             dropped: u32::try_from(dropped).ok()?,
             count: u32::try_from(count >> 1).ok()?,

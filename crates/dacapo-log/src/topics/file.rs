@@ -142,8 +142,14 @@ impl TopicsFile {
     }
 
     fn find(&self, name: &[u8]) -> Usable<Option<TopicEntry>> {
-        let found = self.entries_from(name)?.next(self)?;
-        Ok(found.filter(|entry| entry.name == name))
+        if self.header.dictionary_pages == 0 {
+            return Ok(None);
+        }
+        let mut page = Page::default();
+        let number = self.page_of(name, &mut page)?;
+        self.page(number, &mut page)?;
+        let entries = DictionaryPage::new(page.content()).ok_or(Unusable)?;
+        entries.find(name).ok_or(Unusable)
     }
 
     fn entries_of(&self, filter: &Filter) -> Usable<Vec<TopicEntry>> {
