@@ -4,9 +4,11 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::Instant;
 
-use dacapo_log::{Log, Offset, Options, ReadError, Start, Topic, verify};
+use dacapo_log::{Log, Offset, Options, ReadError, Start, Tailer, Topic, verify};
 use support::random::Random;
 
 fn topic(name: &str) -> Topic {
@@ -210,6 +212,118 @@ fn appends_go_on_while_a_log_is_compacted_again_and_again() {
     let before = all(&log);
     log.compact(|_| ()).unwrap();
     assert_eq!(all(&log), alive(&before, usize::MAX));
+}
+
+/// With `DACAPO_COMPACTION_MIB=1024`, and in a release build, this is how a large log is compacted: it
+/// prints the time, the space that is given back, and the most memory that no file is behind.
+#[test]
+fn nothing_that_stays_is_missed_or_doubled_while_half_of_a_log_is_deleted_and_compacted() {
+    const TOPICS: usize = 1000;
+    const APPENDED_MEANWHILE: u64 = 20_000;
+    let mib: u64 = support::by_hand("DACAPO_COMPACTION_MIB", 64);
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let log = support::quiet()
+        .segment_bytes_max(mib << 16) // at least 16 of them
+        .open(dir.path())
+        .unwrap();
+    let name = |number| match number % 2 {
+        0 => format!("kept:{number}"),
+        _ => format!("gone:{number}"),
+    };
+    let topics: Vec<Topic> = (0..TOPICS).map(|number| topic(&name(number))).collect();
+    // Each record says how many its topic had before.
+    let append = |round: u64, topic: &Topic| {
+        let mut payload = [5; 1000];
+        payload[..8].copy_from_slice(&round.to_le_bytes());
+        log.append_to(topic, &payload).unwrap();
+    };
+    let rounds = (mib << 20).div_ceil(1040 * TOPICS as u64);
+    for round in 0..rounds {
+        topics.iter().for_each(|topic| append(round, topic));
+    }
+    for topic in topics.iter().skip(1).step_by(2) {
+        log.delete_topic(topic).unwrap();
+    }
+    log.sync().unwrap();
+    let (first, mut kept) = (topics[0].clone(), topics.iter().step_by(2).cycle());
+    let (taken_before, built) = (support::taken_bytes(dir.path()), log.next_offset());
+    let (began, most) = (support::anonymous_kib(), AtomicU64::new(0));
+    let (all_begin, done) = (Barrier::new(6), AtomicBool::new(false));
+    let kept_rounds = rounds + APPENDED_MEANWHILE / (TOPICS as u64 / 2);
+
+    let (compacted, spent) = std::thread::scope(|scope| {
+        let tailers: [(Tailer, usize); 4] = [
+            (log.tail(Start::Oldest), TOPICS / 2),
+            (log.tail(Start::Oldest).durable_only(), TOPICS / 2),
+            (log.tail(Start::Oldest).prefix("kept:"), TOPICS / 2),
+            (log.tail(Start::Oldest).topic(&first), 1),
+        ];
+        for (mut tailer, kept_topics) in tailers {
+            let all_begin = &all_begin;
+            scope.spawn(move || {
+                all_begin.wait();
+                follow(&mut tailer, kept_topics, kept_rounds);
+            });
+        }
+        scope.spawn(|| {
+            all_begin.wait();
+            for number in 0..APPENDED_MEANWHILE {
+                let round = rounds + number / (TOPICS as u64 / 2);
+                append(round, kept.next().unwrap());
+            }
+            log.sync().unwrap();
+        });
+        scope.spawn(|| {
+            while !done.load(SeqCst) {
+                most.fetch_max(support::anonymous_kib(), SeqCst);
+                std::thread::yield_now();
+            }
+        });
+        all_begin.wait();
+        let started = Instant::now();
+        let compacted = log.compact(|_| ()).unwrap();
+        let spent = started.elapsed();
+        done.store(true, SeqCst);
+        (compacted, spent)
+    });
+
+    let gone = TOPICS as u64 / 2 * (rounds + 1);
+    assert_eq!(compacted.records, gone);
+    assert_eq!(
+        offsets(&log).len() as u64,
+        built.get() - gone + APPENDED_MEANWHILE
+    );
+    let given_back = compacted.bytes_before - compacted.bytes_after;
+    assert!(given_back > (mib << 20) * 2 / 5, "{compacted:?}");
+    support::tell(format_args!(
+        "compacted {} segments in {spent:.2?}: {} MiB became {} MiB; the directory took {} MiB and \
+         takes {} MiB; at most {} KiB of anonymous memory, {began} KiB before",
+        compacted.segments,
+        compacted.bytes_before >> 20,
+        compacted.bytes_after >> 20,
+        taken_before >> 20,
+        support::taken_bytes(dir.path()) >> 20,
+        most.load(SeqCst),
+    ));
+}
+
+/// Reads until every kept topic has had so many records, each behind the one before.
+fn follow(tailer: &mut Tailer, kept_topics: usize, kept_rounds: u64) {
+    let mut had: BTreeMap<String, u64> = BTreeMap::new();
+    let (mut last, mut left) = (None, kept_topics as u64 * kept_rounds);
+    while left > 0 {
+        let record = tailer.next_blocking().unwrap();
+        assert!(last < Some(record.offset()), "doubled, or out of order");
+        last = Some(record.offset());
+        if record.topic().starts_with("kept:") {
+            let had = had.entry(record.topic().to_owned()).or_default();
+            assert_eq!(record.payload()[..8], had.to_le_bytes());
+            *had += 1;
+            left -= 1;
+        }
+    }
+    assert_eq!(had.len(), kept_topics);
+    assert!(had.values().all(|&had| had == kept_rounds));
 }
 
 #[test]

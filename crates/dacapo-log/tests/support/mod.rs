@@ -9,6 +9,7 @@ pub(crate) mod random;
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -70,6 +71,24 @@ pub(crate) fn segments(dir: &Path) -> Vec<PathBuf> {
         .collect();
     found.sort();
     found
+}
+
+/// The bytes that the files in a directory take on the disk.
+pub(crate) fn taken_bytes(dir: &Path) -> u64 {
+    let files = fs::read_dir(dir).unwrap();
+    files
+        .map(|entry| entry.unwrap().metadata().map_or(0, |m| m.blocks() * 512))
+        .sum()
+}
+
+/// The memory of this process that no file is behind, in KiB.
+pub(crate) fn anonymous_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.unwrap().parse().unwrap()
 }
 
 /// The only or last place where `needle` stands in a file.
