@@ -1,9 +1,10 @@
-//! What the benches share: the physical limits to compare with, and the ratios at the end.
+//! What the benches share: the physical limits to compare with, the ratios at the end, and memory.
 //!
 //! These machines are shared and noisy, so a figure counts only beside its limit from the same
 //! run.
 
 pub mod limit;
+pub mod memory;
 pub mod ratio;
 
 /// Payload sizes that every bench asks about, with their names.

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-/// Prints how many times slower than the limit each bench was. `pairs` are criterion ids: what is
-/// asked about, and its limit. A pair that this run did not measure is left out.
+/// Prints how many times slower than its limit, or its rival, each bench was. `pairs` are criterion
+/// ids: what is asked about, and what it is held against. A pair that this run did not measure is left out.
 pub fn print(question: &str, pairs: &[(String, String)]) {
     println!("\n{question}");
     for (bench, limit) in pairs {
         if let (Some(ours), Some(least)) = (median_nanos(bench), median_nanos(limit)) {
-            println!("  {bench:<28} {:>7.2} x the limit {limit}", ours / least);
+            println!("  {bench:<28} {:>7.2} x {limit}", ours / least);
         }
     }
 }
