@@ -12,6 +12,8 @@ use dacapo_benches::{payload, ratio};
 use dacapo_log::{Flush, Log, Options, Record, Start, Topic};
 
 const PAYLOAD_BYTES: usize = 100;
+/// `cargo test --all-targets` runs each bench once, to see that it works: with fewer records.
+const SCALE: u32 = if cfg!(debug_assertions) { 100 } else { 1 };
 
 fn main() {
     let mut criterion = Criterion::default().sample_size(10).configure_from_args();
@@ -68,10 +70,10 @@ fn topics(count: u32) -> Vec<Topic> {
 /// Over several segments, and with the closing, which waits for the thread that writes the topics
 /// files of those that are full.
 fn append(criterion: &mut Criterion) {
-    const RECORDS: usize = 2_000_000;
+    const RECORDS: u32 = 2_000_000 / SCALE;
     let (topics, payload) = (topics(100_000), payload(PAYLOAD_BYTES));
     let mut group = criterion.benchmark_group("topics_append");
-    group.throughput(Throughput::Elements(RECORDS as u64));
+    group.throughput(Throughput::Elements(RECORDS.into()));
     group.sampling_mode(SamplingMode::Flat);
     let to_none = |log: &Log| {
         for _ in 0..RECORDS {
@@ -79,7 +81,7 @@ fn append(criterion: &mut Criterion) {
         }
     };
     let to_all = |log: &Log| {
-        for topic in topics.iter().cycle().take(RECORDS) {
+        for topic in topics.iter().cycle().take(RECORDS as usize) {
             log.append_to(topic, &payload).expect("appended");
         }
     };
@@ -121,7 +123,7 @@ fn timed(rounds: u64, work: impl Fn(&Log)) -> Duration {
 
 /// Every tailer has caught up and waits, as a future that was polled.
 fn tail(criterion: &mut Criterion) {
-    const RECORDS: u32 = 100_000;
+    const RECORDS: u32 = 100_000 / SCALE;
     let (topics, payload) = (topics(10_000), payload(PAYLOAD_BYTES));
     let busy = Topic::new("busy").expect("a topic");
     let mut group = criterion.benchmark_group("topics_tail");
@@ -166,7 +168,7 @@ fn is_waiting(wait: &mut Wait) -> bool {
 
 /// One topic of 1,000 records in 10,000,000 of 10,000 topics.
 fn replay(criterion: &mut Criterion) {
-    const TOPIC_RECORDS: usize = 1000;
+    const TOPIC_RECORDS: u32 = 1000 / SCALE;
     let topics = topics(10_000);
     let mut kept = None;
     let mut group = criterion.benchmark_group("topics_replay");
@@ -188,7 +190,7 @@ fn replay(criterion: &mut Criterion) {
         b.iter(|| {
             let (mut replay, mut records) = (log.replay(Start::Oldest), 0);
             while let Some(record) = replay.next_ref() {
-                records += usize::from(record.expect("sound").topic() == topics[7777].as_str());
+                records += u32::from(record.expect("sound").topic() == topics[7777].as_str());
             }
             assert_eq!(records, TOPIC_RECORDS);
         });
@@ -196,7 +198,7 @@ fn replay(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The first record of a replay of one topic, in 1,000,000 records of 10,000 topics.
+/// The first record of a replay of one topic, in 5,000,000 records of 10,000 topics.
 fn begin(criterion: &mut Criterion) {
     let topics = topics(10_000);
     let mut group = criterion.benchmark_group("topics_begin");
@@ -206,7 +208,7 @@ fn begin(criterion: &mut Criterion) {
     ] {
         let mut kept = None;
         group.bench_function(name, |b| {
-            let (_, log) = kept.get_or_insert_with(|| filled(segment_bytes, &topics, 500));
+            let (_, log) = kept.get_or_insert_with(|| filled(segment_bytes, &topics, 500 / SCALE));
             b.iter_batched(
                 || log.replay(Start::Oldest).topic(&topics[7777]),
                 |mut replay| assert!(replay.next().expect("a record").is_ok()),
@@ -218,7 +220,7 @@ fn begin(criterion: &mut Criterion) {
 }
 
 /// A log with as many records of each topic, in turn, that has all its topics files.
-fn filled(segment_bytes: u64, topics: &[Topic], rounds: usize) -> (tempfile::TempDir, Log) {
+fn filled(segment_bytes: u64, topics: &[Topic], rounds: u32) -> (tempfile::TempDir, Log) {
     let dir = tempfile::tempdir_in(".").expect("a directory");
     let log = options(segment_bytes).open(dir.path()).expect("a log");
     let payload = payload(PAYLOAD_BYTES);
