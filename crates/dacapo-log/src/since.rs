@@ -38,7 +38,8 @@ impl Shared {
             base = found;
             found = self.behind_older_in(base, timestamp_micros)?;
         }
-        Ok(found.max(self.oldest()))
+        // A segment that the writing process has dropped can still be mapped here.
+        Ok(found.max(self.refresh_oldest()))
     }
 
     fn behind_older_in(&self, base: Offset, timestamp_micros: u64) -> Result<Offset, ReadError> {
