@@ -504,7 +504,8 @@ impl Log {
     /// lose a message to a power cut keeps it until [`durable`](Self::durable) has returned for
     /// [`Appended::offset`], and after [`AppendError::SequenceGap`] appends again from what is expected.
     ///
-    /// The first call after an open reads the whole log for its stamps; appends without a stamp go on
+    /// The first call after an open reads the stamps of the log: of each sealed segment from its topics
+    /// file, and from the records where that is missing or damaged; appends without a stamp go on
     /// meanwhile. It takes some 100 bytes of memory for each producer of whom the log holds
     /// an append.
     ///
@@ -528,8 +529,8 @@ impl Log {
     /// # Errors
     /// As [`append`](Self::append); and where the stamp does not come next, which leaves the log
     /// unchanged and usable: [`AppendError::Fenced`], [`AppendError::EpochNotBegun`],
-    /// [`AppendError::SequenceGap`], [`AppendError::UnknownProducer`]. Damage anywhere in the log is
-    /// [`AppendError::ProducersUnreadable`], if the stamps were not read before.
+    /// [`AppendError::SequenceGap`], [`AppendError::UnknownProducer`]. Damage in a segment that has to be
+    /// read for its stamps is [`AppendError::ProducersUnreadable`].
     pub fn append_once(
         &self,
         stamp: Stamp,
@@ -582,12 +583,11 @@ impl Log {
     /// The newest append of a producer, or `None` where the log holds none: what a producer asks that
     /// has forgotten where it stopped.
     ///
-    /// In a log opened for writing, the first call reads the whole log, as
+    /// In a log opened for writing, the first call reads the stamps of the log, as
     /// [`append_once`](Self::append_once) does; in a read-only one, each call does.
     ///
     /// # Errors
-    /// [`ReadError::Corrupt`] or [`ReadError::SegmentMissing`] where a part of the log cannot be read:
-    /// the newest append may be in it.
+    /// [`ReadError::Corrupt`] or [`ReadError::SegmentMissing`] where stamps cannot be read: the newest append may be in it.
     pub fn producer(&self, producer: u128) -> Result<Option<ProducerState>, ReadError> {
         match &self.inner.writer {
             Some(writer) => writer.producer(producer),

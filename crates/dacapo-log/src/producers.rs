@@ -1,8 +1,9 @@
 //! Which append of each producer is its newest: what decides whether a stamped append is new, a
 //! repetition, or out of order.
 //!
-//! Nothing of this is stored by itself. It is read from the stamps of the retained records, so that it
-//! is as durable as they are, and undone, pruned and repaired with them. Who asks, and when: `writer`.
+//! Nothing of this is stored by itself. It is read from the stamps of the retained records, or of those
+//! of a sealed segment from its topics file, so that it is as durable as they are, and undone, pruned and
+//! repaired with them. Who asks, and when: `writer`.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,6 +15,7 @@ use crate::log::Shared;
 use crate::offset::Offset;
 use crate::segment::Segment;
 use crate::stamp::Stamp;
+use crate::topics;
 
 /// The newest append of a producer, as the log holds it. See [`Log::producer`](crate::Log::producer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,11 @@ impl Producers {
         let end = shared.visible.get();
         let mut next = shared.oldest();
         while next < end {
+            if let Some((newest, ends_at)) = stored_stamps(shared, next) {
+                producers.newest.extend(newest);
+                next = ends_at;
+                continue;
+            }
             let segment = match shared.segments.holding(next) {
                 // Pruned meanwhile, perhaps.
                 Err(missing @ ReadError::SegmentMissing { .. }) => {
@@ -78,7 +85,14 @@ impl Producers {
             let ends_at = segment.end();
             producers.newest.extend(stamps_of(&segment)?);
             match ends_at {
-                Some(ends_at) => next = ends_at,
+                Some(ends_at) => {
+                    next = ends_at;
+                    let footer = shared.segments.footer_before(ends_at);
+                    // For the next opening; over a gap there is no topics file.
+                    if footer.is_some_and(|footer| footer.gaps == 0) {
+                        shared.order_index(&segment, true);
+                    }
+                }
                 // It was growing when `end` had long been reached: the rest is in it.
                 None => break,
             }
@@ -141,7 +155,20 @@ fn state(stamp: &Stamp, offset: Offset) -> ProducerState {
     }
 }
 
-/// The newest append of each producer in one segment.
+/// The newest append of each producer in the sealed segment that begins at `base`, from its topics file,
+/// and where the segment ends; `None` where the segment itself has to be asked.
+fn stored_stamps(shared: &Shared, base: Offset) -> Option<(Vec<(u128, ProducerState)>, Offset)> {
+    let summary = shared.segments.summary_holding(base)?;
+    let footer = summary.footer.filter(|footer| footer.base == base)?;
+    let stored = topics::stored_stamps(shared, &footer)?.into_iter();
+    let newest = stored.map(|(relative, stamp)| {
+        let offset = base.plus(relative.into());
+        (stamp.producer, state(&stamp, offset))
+    });
+    Some((newest.collect(), footer.next))
+}
+
+/// The newest append of each producer in one segment, by its frames.
 ///
 /// Every frame is verified on the way: a stamp that cannot be read may be the one that counts, so that
 /// damage is an error. What a repair has left out, and says so, is not.
@@ -194,7 +221,10 @@ mod tests {
     use crate::format::{Begin, NewFrame};
     use crate::map::Memory;
     use crate::offset::Epoch;
+    use crate::options::{Flush, Options};
+    use crate::segment;
     use crate::segment_writer::SegmentWriter;
+    use crate::{Log, topics};
 
     /// A segment in memory that begins at offset 10 and holds these frames.
     fn segment_of(frames: &[NewFrame<'_>]) -> Arc<Segment> {
@@ -271,6 +301,73 @@ mod tests {
         short.seal(Offset::new(12));
         let damage = stamps_of(&short).unwrap_err().damage;
         assert!(matches!(damage, Damage::End { .. }), "{damage}");
+    }
+
+    /// What a log says of three producers when it is opened, and which segments it maps for that.
+    fn asked_after_opening(disk: &Disk, dir: &Path) -> (Vec<Option<ProducerState>>, Vec<PathBuf>) {
+        let log = open(disk, dir);
+        disk.faults.take_calls("map");
+        let newest = (0..3).map(|producer| log.producer(producer).unwrap());
+        let newest = newest.collect();
+        let mut mapped = disk.faults.take_calls("map");
+        mapped.retain(|path| path.extension().is_some_and(|end| end == "seg"));
+        log.close().unwrap();
+        (newest, mapped)
+    }
+
+    fn open(disk: &Disk, dir: &Path) -> Log {
+        let options = Options {
+            segment_bytes_min: 16 << 10,
+            segment_bytes_max: 16 << 10,
+            flush: Flush::OnDemand,
+            ..Options::default()
+        };
+        Log::open_writer_on(disk, dir, &options).unwrap()
+    }
+
+    #[test]
+    fn sealed_segments_are_asked_by_their_topics_files_and_walked_where_those_are_damaged() {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+        let log = open(&disk, dir.path());
+        for sequence in 0..100 {
+            for producer in 0..3 {
+                // The last one stops early: its newest append is in an old segment.
+                if producer < 2 || sequence < 10 {
+                    let stamp = Stamp {
+                        producer,
+                        ..stamp(0, sequence)
+                    };
+                    log.append_once(stamp, None, &[7; 500]).unwrap();
+                }
+            }
+        }
+        let newest = |producer| log.producer(producer).unwrap();
+        let known = vec![newest(0), newest(1), newest(2)];
+        let offsets = known.iter().flatten().map(|state| state.offset.get());
+        assert_eq!(offsets.collect::<Vec<_>>(), [208, 209, 29]);
+        log.close().unwrap();
+
+        assert_eq!(
+            asked_after_opening(&disk, dir.path()),
+            (known.clone(), vec![])
+        );
+
+        let mut damaged = Vec::new();
+        for base in log.shared().segments.bases_before(Offset::new(u64::MAX)) {
+            let path = topics::path(dir.path(), base);
+            let Ok(mut bytes) = std::fs::read(&path) else {
+                continue;
+            };
+            // Behind the header: a producer's name.
+            bytes[64 + 5] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            damaged.push(segment::path(dir.path(), base));
+        }
+        assert!(damaged.len() > 5);
+        let walked = asked_after_opening(&disk, dir.path());
+        assert_eq!(walked, (known.clone(), damaged));
+        // And the files are written anew.
+        assert_eq!(asked_after_opening(&disk, dir.path()), (known, vec![]));
     }
 
     fn stamp(epoch: u64, sequence: u64) -> Stamp {

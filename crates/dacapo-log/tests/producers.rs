@@ -288,6 +288,13 @@ fn a_stamp_that_cannot_be_read_is_an_error_until_a_repair_says_what_is_lost() {
     let first = &segments(dir.path())[0];
     flip(first, position_of(first, "message 2"));
 
+    // The topics file still knows of it.
+    let log = small_segments().open(dir.path()).unwrap();
+    let again = log.append_once(stamp(0, 2), None, b"message 2").unwrap();
+    assert!(matches!(again, Appended::Duplicate(_)));
+    log.close().unwrap();
+    std::fs::remove_file(first.with_extension("topics")).unwrap();
+
     let log = small_segments().open(dir.path()).unwrap();
     let refused = log.append_once(stamp(0, 3), None, b"message 3");
     let Err(AppendError::ProducersUnreadable { source }) = refused else {

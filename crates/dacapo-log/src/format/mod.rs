@@ -36,8 +36,9 @@ pub(crate) use nonce::nonce_of_frames;
 pub(crate) use postings::decode_postings;
 pub(crate) use segment::{FOOTER_BYTES, FOOTER_WORD, Footer, SEGMENT_HEADER_BYTES, SegmentHeader};
 pub(crate) use topics::{
-    DictionaryPage, NewEntry, TOPICS_HEADER_BYTES, TOPICS_PAGE_BYTES, TOPICS_PAGE_CONTENT_BYTES,
-    TopicEntry, TopicsFileBuilder, TopicsHeader, checked_page,
+    DictionaryPage, NewEntry, PRODUCER_BYTES, TOPICS_HEADER_BYTES, TOPICS_PAGE_BYTES,
+    TOPICS_PAGE_CONTENT_BYTES, TopicEntry, TopicsFileBuilder, TopicsHeader, checked_page,
+    decode_producer,
 };
 
 /// The checksums themselves: a fuzzer puts right ones on bytes that nobody wrote.

@@ -244,6 +244,16 @@ pub(crate) fn page_checksum(nonce: u32, number: usize, content: &[u8]) -> u32 {
     hasher.finalize()
 }
 
+/// One producer's newest append, from the bytes of a topics file.
+pub(crate) fn decode_producer(bytes: &[u8; PRODUCER_BYTES]) -> (u32, Stamp) {
+    let stamp = Stamp {
+        producer: le!(u128, bytes, 4),
+        epoch: le!(u64, bytes, 20),
+        sequence: le!(u64, bytes, 28),
+    };
+    (le!(u32, bytes, 0), stamp)
+}
+
 /// How much of a name is the previous one's, and the rest.
 fn entry_name(previous: &[u8], name: &[u8]) -> Vec<u8> {
     let shared = previous

@@ -9,11 +9,12 @@ use super::index::{Place, Share};
 use crate::disk::{Disk, DiskFile};
 use crate::error::FileError;
 use crate::format::{
-    self, DictionaryPage, Footer, TOPICS_HEADER_BYTES, TOPICS_PAGE_BYTES,
+    self, DictionaryPage, Footer, PRODUCER_BYTES, TOPICS_HEADER_BYTES, TOPICS_PAGE_BYTES,
     TOPICS_PAGE_CONTENT_BYTES, TopicEntry, TopicsHeader,
 };
 use crate::offset::Offset;
 use crate::segment::Segment;
+use crate::stamp::Stamp;
 
 pub(crate) const TOPICS_TEMPORARY: &str = "topics.tmp";
 pub(crate) const TOPICS_SUFFIX: &str = ".topics";
@@ -174,6 +175,18 @@ impl TopicsFile {
         let range = entry.postings_at as usize..(entry.postings_at + entry.postings_bytes) as usize;
         self.read_stream(self.header.postings_page(), range, page, &mut bytes)?;
         format::decode_postings(&bytes, entry.count, self.header.span).ok_or(Unusable)
+    }
+
+    /// Each producer's newest append, and its offset less the base.
+    pub(crate) fn producers(&self) -> Usable<Vec<(u32, Stamp)>> {
+        let bytes_len = self.header.producers as usize * PRODUCER_BYTES;
+        let (first_page, mut bytes) = (self.header.producers_page(), Vec::new());
+        self.read_stream(first_page, 0..bytes_len, &mut Page::default(), &mut bytes)?;
+        let (producers, _) = bytes.as_chunks();
+        let producers: Vec<_> = producers.iter().map(format::decode_producer).collect();
+        let is_inside = |(relative, _): &(u32, Stamp)| *relative < self.header.span;
+        let sound = producers.iter().all(is_inside);
+        sound.then_some(producers).ok_or(Unusable)
     }
 
     /// Bytes of a section that runs over pages.

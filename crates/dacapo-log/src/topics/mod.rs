@@ -15,9 +15,11 @@ mod waiters;
 use std::sync::Arc;
 
 use crate::error::ReadError;
+use crate::format::Footer;
 use crate::log::Shared;
 use crate::segment::Segment;
 use crate::segments::Summary;
+use crate::stamp::Stamp;
 
 pub(crate) use file::{
     TOPICS_SUFFIX, TOPICS_TEMPORARY, TopicsFile, Unusable, is_damaged, path, store,
@@ -29,6 +31,13 @@ pub use listing::{TopicSummary, Topics};
 pub(crate) use merge::Merge;
 pub(crate) use tell::topics_in;
 pub(crate) use waiters::{Registration, TopicListener, TopicWaiters};
+
+/// The stamp of each producer's newest append in a sealed segment, with its offset less the base, as its
+/// topics file has them; `None` where there is none that can be used.
+pub(crate) fn stored_stamps(shared: &Shared, footer: &Footer) -> Option<Vec<(u32, Stamp)>> {
+    let file = TopicsFile::open(&shared.disk, &shared.dir, footer).ok()?;
+    file.producers().ok()
+}
 
 /// Asks the topics file of a segment, or where there is none that can be used, the segment itself.
 pub(crate) fn ask<T>(
