@@ -100,7 +100,7 @@ mod watermark;
 mod writer;
 
 pub use backup::Backup;
-pub use compaction::{CompactError, Compacted};
+pub use compaction::{CompactError, Compacted, Compaction};
 pub use error::{
     AppendError, BackupError, Corruption, Damage, FileError, OpenError, ReadError, RepairError,
     SyncError, TopicError,

@@ -607,8 +607,10 @@ impl Log {
     /// # Errors
     /// As [`append`](Self::append).
     pub fn delete_topic(&self, topic: &Topic) -> Result<Offset, AppendError> {
-        let record = NewRecord::deletion_of(topic);
-        Ok(self.writer()?.append(std::iter::once(record), None)?.start)
+        let (writer, record) = (self.writer()?, NewRecord::deletion_of(topic));
+        let offset = writer.append(std::iter::once(record), None)?.start;
+        writer.note_deletion(offset);
+        Ok(offset)
     }
 
     /// The largest payload that one record can have: what fits into one segment. A topic takes its
@@ -770,7 +772,8 @@ impl Log {
     /// whole log pass over what is gone, and [`get`](Self::get) says [`ReadError::Removed`].
     ///
     /// Readers and appends go on meanwhile. One segment at a time is written anew, next to the old one,
-    /// so that there must be space for the largest. Waits for the disk.
+    /// so that there must be space for the largest. Waits for the disk, and for a compaction
+    /// [in the background](Options::compaction) that is at work. [`close`](Self::close) ends it early.
     ///
     /// ```
     /// use dacapo_log::{Log, Start, Topic};
@@ -790,7 +793,8 @@ impl Log {
     /// ```
     ///
     /// # Errors
-    /// See [`CompactError`]. Nothing is lost; segments that were finished stay compacted.
+    /// See [`CompactError`]. Nothing is lost; segments that were finished stay compacted, and one that is
+    /// damaged does not keep the others from being.
     pub fn compact(&self, progress: impl FnMut(Progress)) -> Result<Compacted, CompactError> {
         let writer = self.sync_writer()?;
         writer.roll_now()?;
@@ -800,7 +804,7 @@ impl Log {
 
     /// As [`compact`](Self::compact), but of what is durable and sealed already, as in the background.
     #[cfg(any(test, simulation))]
-    pub(crate) fn compact_wasted(&self, wasted_percent: u64) -> Result<Compacted, CompactError> {
+    pub(crate) fn compact_wasted(&self, wasted_percent: u8) -> Result<Compacted, CompactError> {
         self.sync_writer()?.compact(wasted_percent, |_| ())
     }
 
@@ -972,15 +976,13 @@ impl Log {
     /// # Errors
     /// [`ReadError::Io`] where `meta` or the directory cannot be read.
     pub fn status(&self) -> Result<Status, ReadError> {
-        let writes = self
-            .inner
-            .writer
-            .as_ref()
-            .map(|writer| match writer.through_mapping() {
-                true => WritePath::Mapped,
-                false => WritePath::File,
-            });
-        Status::of(&self.inner.shared, writes)
+        let writer = self.inner.writer.as_ref();
+        let writes = writer.map(|writer| match writer.through_mapping() {
+            true => WritePath::Mapped,
+            false => WritePath::File,
+        });
+        let compaction_failure = writer.and_then(|writer| writer.compaction_failure());
+        Status::of(&self.inner.shared, writes, compaction_failure)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::compaction::TopicLimits;
+use crate::compaction::{Compaction, TopicLimits};
 use crate::error::OpenError;
 use crate::format;
 use crate::log::Log;
@@ -60,6 +60,7 @@ pub struct Options {
     pub(crate) write_path: WritePath,
     pub(crate) topic_limits: TopicLimits,
     pub(crate) retention: Retention,
+    pub(crate) compaction: Option<Compaction>,
 }
 
 impl Default for Options {
@@ -71,6 +72,7 @@ impl Default for Options {
             write_path: WritePath::Auto,
             topic_limits: TopicLimits::default(),
             retention: Retention::default(),
+            compaction: None,
         }
     }
 }
@@ -108,8 +110,8 @@ impl Options {
     /// Keeps the newest `records` of each topic whose name begins with `prefix`; all by default. Of
     /// several prefixes of a name, the longest counts.
     ///
-    /// 1 keeps the last record by key, the topic being the key. Older records go with a
-    /// [compaction](Log::compact), and can be read until then.
+    /// 1 keeps the last record by key, the topic being the key. Older records go with a compaction,
+    /// [on demand](Log::compact) or [in the background](Self::compaction), and can be read until then.
     pub fn topic_limit(mut self, prefix: &str, records: u64) -> Self {
         self.topic_limits.set(prefix, records);
         self
@@ -123,6 +125,19 @@ impl Options {
     /// failure poisons the log as one of that does.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
+        self
+    }
+
+    /// Gives back in the background, while the log is open, the space of deleted topics and of what is
+    /// beyond a [limit](Self::topic_limit), as [`Log::compact`] does; not at all by default, also where
+    /// topics have limits.
+    ///
+    /// The log's maintenance thread looks once a segment was filled, or a topic deleted, and that is
+    /// durable; not when the log is opened, and not while nothing changes. What it cannot do,
+    /// [`Status::compaction_failure`](crate::Status::compaction_failure) tells, and it tries again the
+    /// next time that it looks. [`Log::close`] waits for no more than a piece of its work.
+    pub fn compaction(mut self, compaction: Compaction) -> Self {
+        self.compaction = Some(compaction);
         self
     }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::compaction::CompactError;
 use crate::error::ReadError;
 use crate::format;
 use crate::holds::HoldStatus;
@@ -51,6 +52,10 @@ pub struct Status {
     /// What keeps old records from being dropped, the lowest first: the holds that were taken of
     /// this opening of the log.
     pub holds: Vec<HoldStatus>,
+    /// Why the last [compaction in the background](crate::Options::compaction) was given up, or has left
+    /// segments as they are; `None` where it has done what it was to do, and of a log that another
+    /// process writes. The log itself is well, and nothing is lost.
+    pub compaction_failure: Option<CompactError>,
 }
 
 /// One epoch of a log, and the recovery that began it.
@@ -73,6 +78,7 @@ impl Status {
     pub(crate) fn of(
         shared: &std::sync::Arc<Shared>,
         writes: Option<WritePath>,
+        compaction_failure: Option<CompactError>,
     ) -> Result<Self, ReadError> {
         // Damage at the end is met by whoever reads it.
         let _ = shared.refresh();
@@ -128,6 +134,7 @@ impl Status {
                 .is_some_and(|loaded| loaded.meta.clean.is_some()),
             writer_pid: lock::writer_pid(&shared.disk, &shared.dir),
             holds: shared.holds.list(),
+            compaction_failure,
         })
     }
 }

@@ -5,7 +5,9 @@
 //! segment after the other is rewritten ([`rewrite`]), oldest first.
 
 mod limits;
+mod pieces;
 mod plan;
+mod policy;
 mod rewrite;
 
 use std::sync::Arc;
@@ -13,7 +15,9 @@ use std::sync::Arc;
 use crate::error::{FileError, ReadError, SyncError};
 
 pub(crate) use limits::TopicLimits;
+pub(crate) use pieces::Pieces;
 pub(crate) use plan::{SegmentPlan, Victim, plan, survey};
+pub use policy::Compaction;
 pub(crate) use rewrite::rewrite;
 
 /// The name of a segment that is being rewritten.
@@ -33,14 +37,16 @@ pub struct Compacted {
     pub bytes_after: u64,
 }
 
-/// A compaction was given up. Segments that it had finished stay compacted; nothing is lost.
+/// A compaction was given up, or has left segments out. Those that it had finished stay compacted;
+/// nothing is lost.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompactError {
     /// The log takes no more changes.
     #[error(transparent)]
     Refused(#[from] SyncError),
-    /// A segment cannot be read, and was left as it is.
+    /// A segment cannot be read, and was left as it is; the others were compacted. The first one, if
+    /// there are several.
     #[error("a segment cannot be compacted, and was left as it is: {0}")]
     Unreadable(#[from] ReadError),
     /// There is no space to write a segment anew, next to the old one.

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::TopicLimits;
-use crate::error::ReadError;
+use super::{CompactError, Pieces, TopicLimits};
 use crate::format::Footer;
 use crate::log::Shared;
 use crate::offset::Offset;
@@ -21,6 +20,13 @@ pub(crate) struct Victim {
     pub(crate) topics: u64,
     /// Records that can go.
     pub(crate) dead: u64,
+}
+
+impl Victim {
+    /// Whether at least so many percent of the segment can go.
+    pub(crate) fn is_wasted(&self, percent: u8) -> bool {
+        u128::from(self.dead) * 100 >= u128::from(percent) * u128::from(self.span)
+    }
 }
 
 /// What is to be left out of a segment, by topic.
@@ -52,12 +58,14 @@ pub(crate) fn survey(
     shared: &Arc<Shared>,
     limits: &TopicLimits,
     until: Offset,
-) -> Result<Vec<Victim>, ReadError> {
+    pieces: &mut Pieces<'_>,
+) -> Result<Vec<Victim>, CompactError> {
     let mut victims: BTreeMap<Offset, Victim> = BTreeMap::new();
     each_share(
         shared,
         limits,
         until,
+        pieces,
         |_| true,
         |summary, footer, _, dead| {
             let victim = victims.entry(summary.base).or_insert(Victim {
@@ -80,13 +88,15 @@ pub(crate) fn plan(
     limits: &TopicLimits,
     until: Offset,
     bases: &BTreeSet<Offset>,
-) -> Result<BTreeMap<Offset, SegmentPlan>, ReadError> {
+    pieces: &mut Pieces<'_>,
+) -> Result<BTreeMap<Offset, SegmentPlan>, CompactError> {
     let mut plans: BTreeMap<Offset, SegmentPlan> = BTreeMap::new();
     let is_victim = |base: Offset| bases.contains(&base);
     each_share(
         shared,
         limits,
         until,
+        pieces,
         is_victim,
         |summary, _, name, dead| {
             if let Some(dead) = dead {
@@ -108,9 +118,10 @@ fn each_share(
     shared: &Arc<Shared>,
     limits: &TopicLimits,
     until: Offset,
+    pieces: &mut Pieces<'_>,
     is_victim: impl Fn(Offset) -> bool,
     mut tell: impl FnMut(&Summary, &Footer, &[u8], Option<Dead>),
-) -> Result<(), ReadError> {
+) -> Result<(), CompactError> {
     let mut merge = Merge::new(shared, b"")?;
     let segments = merge.segments().to_vec();
     let victim = |segment: usize| {
@@ -128,6 +139,8 @@ fn each_share(
         let mut left = limits.of(&named.name).unwrap_or(u64::MAX);
         // Newest first, as the limit counts.
         for (i, &(segment, ref share)) in shares.iter().enumerate().rev() {
+            // About as many as they take in the topics files.
+            pieces.count(share.name.len() + share.records.len() * size_of::<u32>())?;
             let is_over = deleted_in.is_some_and(|deleted_in| i < deleted_in);
             let durable = share
                 .records

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::{COMPACTED_TEMPORARY, CompactError, SegmentPlan};
+use super::{COMPACTED_TEMPORARY, CompactError, Pieces, SegmentPlan};
 use crate::error::{FileError, ReadError};
 use crate::format::{self, Begin, Footer, Frame, Kind, NewFrame};
 use crate::log::Shared;
@@ -17,6 +17,7 @@ pub(crate) fn rewrite(
     segment: &Segment,
     footer: &Footer,
     plan: &SegmentPlan,
+    pieces: &mut Pieces<'_>,
 ) -> Result<Option<(Built, u64)>, CompactError> {
     let bytes = segment.published();
     let is_dead = |frame: &Frame| {
@@ -27,6 +28,7 @@ pub(crate) fn rewrite(
     // All of it, before anything is written.
     for frame in frames(segment) {
         let frame = frame?;
+        pieces.count(frame.end - frame.start)?;
         dead += u64::from(is_dead(&frame));
         first_timestamp_micros = first_timestamp_micros.or(Some(frame.timestamp_micros));
         if let Some(stamp) = frame.stamp(bytes) {
@@ -69,6 +71,7 @@ pub(crate) fn rewrite(
             None if frame.kind.is_between() => {}
             None => {
                 output.end_run()?;
+                pieces.count(frame.end - frame.start)?;
                 output.builder.push(&NewFrame {
                     // A batch is whole, or this segment would not be durable; it may be no more.
                     continues: false,

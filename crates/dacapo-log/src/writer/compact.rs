@@ -1,10 +1,12 @@
-//! Putting compacted segments in the place of the old ones.
+//! Putting compacted segments in the place of the old ones, on demand and in the background.
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
 
 use super::Writer;
-use crate::compaction::{self, CompactError, Compacted, SegmentPlan, Victim};
+use super::keeper::Turn;
+use crate::clock;
+use crate::compaction::{self, CompactError, Compacted, Compaction, Pieces, SegmentPlan, Victim};
 use crate::error::{ReadError, SyncError};
 use crate::offset::Offset;
 use crate::segment;
@@ -16,10 +18,44 @@ use crate::verify::Progress;
 const PLANNED_TOPICS_MAX: u64 = 250_000;
 
 impl Writer {
-    /// Rewrites the sealed segments of which at least `wasted_percent` of the records can go.
+    /// Rewrites the sealed segments of which at least `wasted_percent` of the records can go. Is given up
+    /// once the log is being closed.
     pub(crate) fn compact(
         &self,
-        wasted_percent: u64,
+        wasted_percent: u8,
+        progress: impl FnMut(Progress),
+    ) -> Result<Compacted, CompactError> {
+        let mut go_on = |_| match self.keeper.is_stopped() {
+            true => Err(SyncError::Closed.into()),
+            false => Ok(()),
+        };
+        self.compact_in_pieces(wasted_percent, &mut Pieces::new(&mut go_on), progress)
+    }
+
+    /// As the options say. The retention is kept to meanwhile.
+    pub(super) fn compact_in_background(
+        &self,
+        compaction: &Compaction,
+    ) -> Result<Compacted, CompactError> {
+        let mut pace = compaction.pace(clock::uptime());
+        let mut go_on = |bytes| {
+            let due = pace.due(bytes, clock::uptime());
+            loop {
+                match self.keeper.wait_until(due) {
+                    Turn::Stopped => return Err(SyncError::Closed.into()),
+                    Turn::Woken => self.retain_in_background(),
+                    Turn::Due => return Ok(()),
+                }
+            }
+        };
+        let mut pieces = Pieces::new(&mut go_on);
+        self.compact_in_pieces(compaction.wasted_percent, &mut pieces, |_| ())
+    }
+
+    fn compact_in_pieces(
+        &self,
+        wasted_percent: u8,
+        pieces: &mut Pieces<'_>,
         mut progress: impl FnMut(Progress),
     ) -> Result<Compacted, CompactError> {
         let _turn = self
@@ -29,34 +65,45 @@ impl Writer {
         let (shared, limits) = (&self.shared, &self.options.topic_limits);
         // What is not durable yet could be undone, and with it the deletion of what is removed.
         let until = shared.durable.get();
-        let victims = compaction::survey(shared, limits, until)?;
-        let is_worth =
-            |victim: &&Victim| victim.dead * 100 >= wasted_percent.saturating_mul(victim.span);
+        let victims = compaction::survey(shared, limits, until, pieces)?;
+        let is_worth = |victim: &&Victim| victim.is_wasted(wasted_percent);
         let victims: Vec<Victim> = victims.iter().filter(is_worth).copied().collect();
         let total_bytes = victims.iter().map(|victim| victim.file_bytes).sum();
-        let mut compacted = Compacted::default();
-        let mut checked_bytes = 0;
-        for window in windows(&victims) {
+        let (mut compacted, mut unreadable) = (Compacted::default(), None);
+        let (mut checked_bytes, mut rest) = (0, &victims[..]);
+        while !rest.is_empty() {
+            let window = window(rest);
             let bases: BTreeSet<Offset> = window.iter().map(|victim| victim.base).collect();
-            let plans = compaction::plan(shared, limits, until, &bases)?;
+            let plans = compaction::plan(shared, limits, until, &bases, pieces)?;
             for victim in window {
-                if let Some(plan) = plans.get(&victim.base) {
-                    self.compact_segment(victim.base, plan, &mut compacted)?;
-                }
+                let done = match plans.get(&victim.base) {
+                    Some(plan) => self.compact_segment(victim.base, plan, pieces, &mut compacted),
+                    None => Ok(()),
+                };
+                rest = &rest[1..];
                 checked_bytes += victim.file_bytes;
                 progress(Progress {
                     checked_bytes,
                     total_bytes,
                 });
+                match done {
+                    Err(CompactError::Unreadable(error)) => {
+                        unreadable.get_or_insert(error);
+                        // The plan for those behind it counts on what is still there: a new one.
+                        break;
+                    }
+                    done => done?,
+                }
             }
         }
-        Ok(compacted)
+        unreadable.map_or(Ok(compacted), |error| Err(error.into()))
     }
 
     fn compact_segment(
         &self,
         base: Offset,
         plan: &SegmentPlan,
+        pieces: &mut Pieces<'_>,
         compacted: &mut Compacted,
     ) -> Result<(), CompactError> {
         let shared = &self.shared;
@@ -70,7 +117,7 @@ impl Writer {
             Err(ReadError::SegmentMissing { .. }) if base < shared.oldest() => return Ok(()),
             segment => segment?,
         };
-        let rewritten = compaction::rewrite(shared, &segment, &footer, plan);
+        let rewritten = compaction::rewrite(shared, &segment, &footer, plan, pieces);
         let path = shared.dir.join(compaction::COMPACTED_TEMPORARY);
         let (built, records) = match rewritten {
             Ok(Some(rewritten)) => rewritten,
@@ -151,21 +198,13 @@ impl Writer {
     }
 }
 
-/// Victims in a row that are planned together.
-fn windows(victims: &[Victim]) -> impl Iterator<Item = &[Victim]> {
-    let mut rest = victims;
-    std::iter::from_fn(move || {
-        let mut topics = 0;
-        let fits = |victim: &Victim| {
-            topics += victim.topics;
-            topics > PLANNED_TOPICS_MAX
-        };
-        let len = rest
-            .iter()
-            .position(fits)
-            .map_or(rest.len(), |at| at.max(1));
-        let (window, behind) = rest.split_at_checked(len).filter(|(w, _)| !w.is_empty())?;
-        rest = behind;
-        Some(window)
-    })
+/// Those of the first victims that are planned together.
+fn window(victims: &[Victim]) -> &[Victim] {
+    let mut topics = 0;
+    let is_too_much = |victim: &Victim| {
+        topics += victim.topics;
+        topics > PLANNED_TOPICS_MAX
+    };
+    let fit = victims.iter().position(is_too_much);
+    &victims[..fit.map_or(victims.len(), |fit| fit.max(1))]
 }

@@ -87,10 +87,7 @@ impl Writer {
         self.check_poison()?;
         self.shared.durable.raise(target);
         drop(appender);
-        if !sealed.is_empty() {
-            // Only now can what the roll has filled be dropped.
-            self.keeper.wake();
-        }
+        self.keeper.flushed(target, !sealed.is_empty());
         Ok(target)
     }
 

@@ -117,7 +117,7 @@ impl Writer {
             compacting: Mutex::new(()),
             flushing: Mutex::new(()),
             flusher: Flusher::new(options.flush),
-            keeper: Keeper::new(options.retention),
+            keeper: Keeper::new(options.retention, options.compaction),
             options,
             preparer,
             custody: Mutex::new(Some(resumption.custody)),
