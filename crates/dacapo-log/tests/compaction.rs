@@ -8,7 +8,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Instant;
 
-use dacapo_log::{Log, Offset, Options, ReadError, Start, Tailer, Topic, verify};
+use dacapo_log::{Compaction, Log, Offset, Options, ReadError, Start, Tailer, Topic, verify};
 use support::random::Random;
 
 fn topic(name: &str) -> Topic {
@@ -351,10 +351,31 @@ fn a_damaged_segment_is_left_as_it_is() {
         "{text}"
     );
     assert_eq!(std::fs::read(&files[1]).unwrap(), damaged);
-    // The first one was compacted before; the damage is still reported as what it is.
+    // The others are compacted; the damage is still reported as what it is.
     let (read, errors) = support::readable(&log);
     assert_eq!(errors.len(), 1);
-    assert!(read.len() > 500);
+    let base = |file: &Path| file.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    let damaged = base(&files[1])..base(&files[2]);
+    let gone = |offset: &u64| offset % 2 == 1 && *offset < 1000;
+    let mut offsets = Vec::new();
+    let mut replay = log.replay(Start::Oldest);
+    while let Some(record) = replay.next() {
+        match record {
+            Ok(record) => offsets.push(record.offset().get()),
+            Err(_) => drop(replay.skip_damage()),
+        }
+    }
+    assert_eq!(offsets.len(), read.len());
+    assert!(
+        offsets
+            .iter()
+            .filter(|o| gone(o))
+            .all(|o| damaged.contains(o))
+    );
+    assert_eq!(offsets.iter().filter(|o| !gone(o)).count(), 500);
+    // Not the deletion: there is still something that it deletes.
+    assert!(log.get(Offset::new(1000)).unwrap().is_deletion());
+    assert_eq!(log.replay(Start::Oldest).topic(&topic("gone")).count(), 0);
     assert_eq!(
         log.append_to(&topic("kept"), b"more").unwrap(),
         Offset::new(1001)
@@ -374,4 +395,62 @@ fn a_compaction_on_demand_makes_durable_what_it_acts_on() {
     assert_eq!(log.durable_offset(), Offset::new(201));
     assert_eq!(offsets(&log), []);
     assert_eq!(log.append(b"more").unwrap(), Offset::new(201));
+}
+
+// In the background
+
+#[test]
+fn what_was_deleted_goes_by_itself_once_that_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = small().compaction(Compaction::default().wasted_percent(40));
+    let log = options.open(dir.path()).unwrap();
+    for i in 0..1000 {
+        let to = if i % 2 == 0 { "kept" } else { "gone" };
+        log.append_to(&topic(to), &[7; 100]).unwrap();
+    }
+    let deletion = log.delete_topic(&topic("gone")).unwrap();
+    assert_eq!(offsets(&log).len(), 1001);
+    let active = support::segments(dir.path()).pop().unwrap();
+    let active: u64 = active
+        .file_stem()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+
+    log.sync().unwrap();
+
+    let expected: Vec<u64> = (0..1000)
+        .filter(|offset| offset % 2 == 0 || *offset >= active)
+        .chain([deletion.get()])
+        .collect();
+    while offsets(&log) != expected {
+        std::thread::yield_now();
+    }
+    assert!(log.status().unwrap().compaction_failure.is_none());
+    log.close().unwrap();
+    assert!(verify(dir.path(), |_| ()).unwrap().is_sound());
+    assert_eq!(offsets(&small().open(dir.path()).unwrap()), expected);
+}
+
+#[test]
+fn a_log_of_last_records_by_key_stays_small_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = small().topic_limit("", 1).compaction(Compaction::default());
+    let log = options.open(dir.path()).unwrap();
+    let key = |i: u64| topic(&format!("key {}", i % 50));
+    for i in 0..20_000 {
+        log.append_to(&key(i), &i.to_le_bytes().repeat(10)).unwrap();
+    }
+    // A segment holds some 500; the last ones stay as they are.
+    while offsets(&log).len() > 2000 {
+        std::thread::yield_now();
+    }
+    for i in 19_950..20_000 {
+        let last = log.last(&key(i)).unwrap().unwrap();
+        assert_eq!(last.offset(), Offset::new(i));
+    }
+    log.close().unwrap();
+    assert!(verify(dir.path(), |_| ()).unwrap().is_sound());
 }

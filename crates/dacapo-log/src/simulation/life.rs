@@ -14,7 +14,7 @@ use super::resender::Resender;
 use super::users::{Follower, Producer, Spectator, some_topic};
 use crate::disk::{DIR, Disk, Fault, errnos_of};
 use crate::verify::verify_log;
-use crate::{Flush, Log, Offset, OpenError, Options, Retention, Start, WritePath};
+use crate::{Compaction, Flush, Log, Offset, OpenError, Options, Retention, Start, WritePath};
 
 /// How a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,8 +42,16 @@ pub(super) struct Life {
 impl Life {
     pub(super) fn new(mut random: Random) -> Self {
         let (keeps_newest, retention) = retention(&mut random);
+        let model = Shared::default();
+        let compaction = random
+            .one_in(3)
+            .then(|| Compaction::default().wasted_percent(wasted_percent(&mut random)));
+        if compaction.is_some() {
+            model.get().compacts();
+        }
         let options = Options {
             retention,
+            compaction,
             segment_bytes_max: *random.pick(&[16 << 10, 32 << 10]),
             segment_bytes_min: 16 << 10,
             flush: Flush::OnDemand,
@@ -54,7 +62,7 @@ impl Life {
             disk: Disk::new(random.fork()),
             options,
             keeps_newest,
-            model: Shared::default(),
+            model,
             kept: 0,
             opened: false,
             coverage: Coverage::default(),
@@ -343,6 +351,11 @@ impl Life {
             self.disk = self.disk.after_power_cut(&mut cut);
         }
     }
+}
+
+/// How much of a segment has to be waste.
+pub(super) fn wasted_percent(random: &mut Random) -> u8 {
+    u8::try_from(random.below(60)).expect("less than 60")
 }
 
 /// A retention, or none, and how many of the newest records it keeps in any case.

@@ -206,7 +206,9 @@ impl Producer {
         self.model.get().compacts();
         let compacted = match self.random.one_in(2) {
             true => self.log.compact(|_| ()),
-            false => self.log.compact_wasted(self.random.below(60)),
+            false => self
+                .log
+                .compact_wasted(life::wasted_percent(&mut self.random)),
         };
         if self.disk.crashed().is_some() {
             return;

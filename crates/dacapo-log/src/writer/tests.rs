@@ -13,7 +13,8 @@ use crate::error::{AppendError, OpenError, SyncError};
 use crate::offset::{Offset, Start};
 use crate::options::{Flush, Options, WritePath};
 use crate::{
-    Appended, CompactError, Kept, Log, Pruning, ReadError, Retention, Stamp, Topic, clock,
+    Appended, CompactError, Compaction, Kept, Log, Pruning, ReadError, Retention, Stamp, Topic,
+    clock,
 };
 
 fn options(write_path: WritePath) -> Options {
@@ -865,4 +866,108 @@ fn an_empty_segment_whose_sector_was_flushed_is_not_sealed() {
     assert_eq!(log.topics().map(Result::unwrap).count(), 1);
     assert_eq!(log.append(b"second").unwrap(), Offset::new(1));
     assert_eq!(count(&log), 2);
+}
+
+/// A log with records of a topic that are worth a compaction once it is deleted, durable.
+fn compacting(disk: &Disk, dir: &std::path::Path, compaction: Option<Compaction>) -> (Log, Topic) {
+    let options = Options {
+        compaction,
+        segment_bytes_max: 256 << 10,
+        segment_bytes_min: 256 << 10,
+        ..options(WritePath::Mapped)
+    };
+    let log = Log::open_writer_on(disk, dir, &options).unwrap();
+    let (kept, gone) = (Topic::new("kept").unwrap(), Topic::new("gone").unwrap());
+    for i in 0..700 {
+        let topic = if i % 2 == 0 { &kept } else { &gone };
+        log.append_to(topic, &[7; 1000]).unwrap();
+    }
+    log.sync().unwrap();
+    (log, gone)
+}
+
+#[test]
+fn what_a_compaction_in_the_background_cannot_do_is_told_and_done_the_next_time() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let eager = Compaction::default().wasted_percent(10);
+    let (log, gone) = compacting(&disk, dir.path(), Some(eager));
+    disk.faults
+        .fail("create", "compact.tmp", io::ErrorKind::StorageFull);
+    log.delete_topic(&gone).unwrap();
+    log.sync().unwrap();
+    let failure = loop {
+        if let Some(failure) = log.status().unwrap().compaction_failure {
+            break failure;
+        }
+        thread::yield_now();
+    };
+    assert!(
+        matches!(failure, CompactError::StorageFull { .. }),
+        "{failure}"
+    );
+    assert_eq!(count(&log), 701);
+
+    disk.faults.heal();
+    log.append_to(&gone, b"begins anew").unwrap();
+    log.delete_topic(&gone).unwrap();
+    log.sync().unwrap();
+
+    while log.status().unwrap().compaction_failure.is_some() {
+        thread::yield_now();
+    }
+    assert!(matches!(
+        log.get(Offset::new(1)),
+        Err(ReadError::Removed { .. })
+    ));
+    log.close().unwrap();
+}
+
+#[test]
+fn a_log_that_is_closed_does_not_wait_for_a_compaction_with_a_limit() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let slow = Compaction::default()
+        .wasted_percent(10)
+        .bytes_per_second_max(1);
+    let (log, gone) = compacting(&disk, dir.path(), Some(slow));
+    disk.faults.take_calls("open");
+    log.delete_topic(&gone).unwrap();
+    log.sync().unwrap();
+    let is_topics = |path: &PathBuf| path.extension().is_some_and(|end| end == "topics");
+    // It looks at what there is to do, which would take it a week.
+    while !disk.faults.take_calls("open").iter().any(is_topics) {
+        thread::yield_now();
+    }
+
+    log.close().unwrap();
+
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    assert_eq!(count(&log), 701);
+    assert_eq!(log.epoch().get(), 1, "it was closed cleanly");
+}
+
+#[test]
+fn a_compaction_that_is_at_work_when_the_log_is_closed_is_given_up() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let (log, gone) = compacting(&disk, dir.path(), None);
+    log.delete_topic(&gone).unwrap();
+    let gate = Arc::new(Barrier::new(2));
+    disk.faults.hang("create", "compact.tmp", &gate);
+    let compacting = {
+        let log = log.clone();
+        thread::spawn(move || log.compact(|_| ()))
+    };
+    gate.wait();
+    log.close().unwrap();
+    gate.wait();
+
+    let given_up = compacting.join().unwrap();
+
+    assert!(
+        matches!(given_up, Err(CompactError::Refused(SyncError::Closed))),
+        "{given_up:?}"
+    );
+    assert!(!dir.path().join("compact.tmp").exists());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    assert_eq!(count(&log), 701);
+    assert!(log.compact(|_| ()).unwrap().records > 300);
 }
