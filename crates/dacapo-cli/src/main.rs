@@ -16,6 +16,7 @@ mod amounts;
 mod append;
 mod backup;
 mod cat;
+mod compact;
 mod damage;
 mod delete_topic;
 mod demo;
@@ -58,6 +59,7 @@ Examples:
   dacapo verify log                  Check every byte
   dacapo repair log new-log          Copy what is sound of a damaged log into a new one
   dacapo prune log --max-age 7d      Drop what is older than a week
+  dacapo compact log                 Give back the space of deleted topics
   dacapo backup log copy             Make a backup while it is written, or bring it up to date";
 
 /// A replay log on disk: every record is kept, in order, and any reader can start from the first.
@@ -88,6 +90,7 @@ enum Command {
     Verify(verify::Args),
     Repair(repair::Args),
     Prune(prune::Args),
+    Compact(compact::Args),
     Backup(backup::Args),
     Demo(demo::Args),
     Completions(CompletionsArgs),
@@ -116,6 +119,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Repair(args) => repair::run(&args),
         Command::Prune(args) => prune::run(&args),
+        Command::Compact(args) => compact::run(&args),
         Command::Backup(args) => backup::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions(&args),

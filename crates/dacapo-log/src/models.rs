@@ -33,6 +33,7 @@ use crate::segment_writer::SegmentWriter;
 use crate::segments::Segments;
 use crate::sync::{Mutex, OnceLock, thread};
 use crate::tailer::Tailer;
+use crate::topic::Topic;
 use crate::watermark::Watermark;
 
 /// Every order of the threads with so many preemptions; says how many executions that were.
@@ -357,4 +358,40 @@ fn what_was_flushed_before_a_failure_counts() {
         assert_eq!(log.wait_for(offset), Ok(()));
         failing.join().unwrap();
     });
+}
+
+/// An appender of two topics, in turn, and a tailer of the second one, which registers, listens, and looks
+/// again while the records come. Fails without the fence in `Registration::listen`, which shows as a
+/// deadlock: the appender sees nobody registered, and the tailer does not see the record.
+#[test]
+fn a_tailer_of_a_topic_is_woken_by_its_records() {
+    explore(2, || {
+        let (shared, mut writer) = log();
+        let topics = ["other", "mine"].map(|name| Topic::new(name).expect("a topic"));
+        let mut tailer = Tailer::new(Arc::clone(&shared), Start::Oldest).topic(&topics[1]);
+        let reading = thread::spawn(move || {
+            let record = tailer.next_blocking().expect("a record");
+            assert_eq!((record.offset(), record.topic()), (Offset::new(1), "mine"));
+        });
+        for (offset, topic) in (0..).zip(&topics) {
+            append_to(&shared, &mut writer, topic, offset);
+        }
+        reading.join().unwrap();
+    });
+}
+
+/// As `Writer::append` does it for a record of a topic.
+fn append_to(shared: &Shared, writer: &mut SegmentWriter, topic: &Topic, offset: u64) {
+    let relative = writer.segment().relative(Offset::new(offset));
+    let frame = NewFrame {
+        topic: topic.as_str(),
+        ..NewFrame::plain(Kind::Record, relative, 1, b"record")
+    };
+    let written = writer.write(std::iter::once(frame), frame.bytes());
+    written.expect("in memory");
+    shared.visible.raise(Offset::new(offset + 1));
+    if shared.visible.announce() {
+        let waiters = shared.visible.topics();
+        waiters.wake(topic.as_str().as_bytes(), topic.name_hash());
+    }
 }

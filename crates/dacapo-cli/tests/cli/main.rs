@@ -2,6 +2,7 @@
 
 mod backup;
 mod commands;
+mod compacting;
 mod damage;
 mod demo;
 mod failing_disk;
