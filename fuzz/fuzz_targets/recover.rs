@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use dacapo_log::fuzzing::{self, Summed};
-use dacapo_log::{Flush, Log, Offset, Options, Start, repair, verify};
+use dacapo_log::{Flush, Log, Offset, Options, Start, Topic, repair, verify};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 
@@ -33,7 +33,7 @@ static SAMPLES: LazyLock<[Sample; 3]> = LazyLock::new(|| {
     let dir = directory();
     let log = open(dir.path());
     let mut payloads = Vec::new();
-    append(&log, &mut payloads, 200);
+    append(&log, &mut payloads, 200, false);
     let killed = Sample::of(dir.path(), &payloads);
     log.close().expect("closed");
     let closed = Sample::of(dir.path(), &payloads);
@@ -42,11 +42,37 @@ static SAMPLES: LazyLock<[Sample; 3]> = LazyLock::new(|| {
     write(again.path(), &killed.files);
     let log = open(again.path());
     let mut payloads = payloads[..at(log.next_offset())].to_vec();
-    append(&log, &mut payloads, 100);
+    append(&log, &mut payloads, 100, false);
     log.prune(Offset::new(90)).expect("pruned");
     let killed_twice = Sample::of(again.path(), &payloads);
     [killed, closed, killed_twice]
 });
+
+/// The same with records of topics, one of which was deleted, and with the topics files; closed.
+static LABELLED: LazyLock<Sample> = LazyLock::new(|| {
+    let dir = directory();
+    let log = open(dir.path());
+    let mut payloads = Vec::new();
+    append(&log, &mut payloads, 150, true);
+    log.delete_topic(&topic_of(0)).expect("deleted");
+    payloads.push(Vec::new());
+    append(&log, &mut payloads, 100, true);
+    log.close().expect("closed");
+    let mut sample = Sample::of(dir.path(), &payloads);
+    let all = fs::read_dir(dir.path()).expect("listed");
+    for path in all.map(|entry| entry.expect("listed").path()) {
+        if path.extension().is_some_and(|e| e == "topics") {
+            let name = path.file_name().expect("named").to_string_lossy();
+            let bytes = fs::read(&path).expect("read");
+            sample.files.insert(name.into_owned(), bytes);
+        }
+    }
+    sample
+});
+
+fn topic_of(number: usize) -> Topic {
+    Topic::new(format!("topic {}", number % 7)).expect("a topic")
+}
 
 impl Sample {
     fn of(dir: &Path, payloads: &[Vec<u8>]) -> Self {
@@ -63,13 +89,16 @@ impl Sample {
 }
 
 /// Payloads of which no two are the same but those of one batch.
-fn append(log: &Log, payloads: &mut Vec<Vec<u8>>, count: usize) {
+fn append(log: &Log, payloads: &mut Vec<Vec<u8>>, count: usize, is_labelled: bool) {
     for _ in 0..count {
         let number = payloads.len();
         let payload = [&number.to_le_bytes()[..], &vec![7; 30 + number % 200]].concat();
         if number % 10 == 9 {
             log.append_batch([&payload, &payload]).expect("appended");
             payloads.push(payload.clone());
+        } else if is_labelled && number % 3 < 2 {
+            log.append_to(&topic_of(number), &payload)
+                .expect("appended");
         } else {
             log.append(&payload).expect("appended");
         }
@@ -134,7 +163,10 @@ fuzz_target!(|input: &[u8]| {
     let Some((&choice, edits)) = input.split_first() else {
         return;
     };
-    let sample = &SAMPLES[usize::from(choice) % SAMPLES.len()];
+    let sample = match choice & 0x10 {
+        0 => &SAMPLES[usize::from(choice) % SAMPLES.len()],
+        _ => &LABELLED,
+    };
     let may_forge = choice & 0x80 != 0;
     let mut files = sample.files.clone();
     let mut edits = Edits {
@@ -231,6 +263,7 @@ fn check(log: &Log, sample: Option<&Sample>) {
     let mut replay = log.replay(Start::Oldest);
     let mut before = None;
     let mut errors = 0;
+    check_topics(log, sample);
     loop {
         match replay.next() {
             Some(Ok(record)) => {
@@ -249,6 +282,29 @@ fn check(log: &Log, sample: Option<&Sample>) {
             }
             None => break,
         }
+    }
+}
+
+/// Reads by topic, as the topics files say: what is read is of that topic, and was appended there.
+fn check_topics(log: &Log, sample: Option<&Sample>) {
+    // To the first error.
+    let listed = log.topics().map_while(Result::ok).count();
+    assert!(listed <= 1000, "{listed} topics");
+    for number in 0..7 {
+        let topic = topic_of(number);
+        let mut before = None;
+        let of_topic = log.replay(Start::Oldest).topic(&topic);
+        for record in of_topic.map_while(Result::ok) {
+            assert_eq!(record.topic(), topic.as_str());
+            assert!(before < Some(record.offset()), "offsets ascend");
+            before = Some(record.offset());
+            if let Some(sample) = sample {
+                let appended = sample.payloads.get(at(record.offset()));
+                let is_it = appended.is_some_and(|payload| payload == record.payload());
+                assert!(is_it, "record {} is invented", record.offset());
+            }
+        }
+        let _ = log.last(&topic);
     }
 }
 
@@ -315,8 +371,8 @@ impl<'a> Edits<'a> {
                 3 => drop(files.remove(&name)),
                 4 => {
                     // A segment, or an index, under another base.
-                    let (base, ends) = (self.byte()?, &name[name.len() - 4..]);
-                    if ends != "meta" {
+                    let base = self.byte()?;
+                    if let Some(ends) = name.find('.').map(|dot| &name[dot..]) {
                         let renamed = format!("{base:020}{ends}");
                         self.has_moved = true;
                         let moved = files.remove(&name)?;
@@ -346,6 +402,9 @@ impl<'a> Edits<'a> {
                 10 if self.may_forge => {
                     let slot = self.byte()?;
                     fuzzing::sum(bytes, Summed::MetaSlot(usize::from(slot % 2)));
+                }
+                11 if self.may_forge && name.ends_with(".topics") => {
+                    fuzzing::sum(bytes, Summed::Topics);
                 }
                 11 if self.may_forge => fuzzing::sum(bytes, Summed::Index),
                 12 if self.may_forge => {

@@ -2,8 +2,9 @@
 //! functions. Under `--cfg fuzzing` only, which cargo-fuzz sets.
 
 use crate::format::{
-    self, Begin, FOOTER_BYTES, FRAMES_START, Footer, Frame, IndexPoint, Kind, META_SLOT_BYTES,
-    Meta, NewFrame, PAD_WORD, SEGMENT_HEADER_BYTES, SegmentHeader,
+    self, Begin, DICTIONARY_HEAD_BYTES, DictionaryPage, FOOTER_BYTES, FRAMES_START, Footer, Frame,
+    IndexPoint, Kind, META_SLOT_BYTES, Meta, NewFrame, PAD_WORD, SEGMENT_HEADER_BYTES,
+    SegmentHeader, TOPICS_PAGE_BYTES, TOPICS_PAGE_CONTENT_BYTES, TopicsHeader,
 };
 use crate::index;
 use crate::offset::{Epoch, Offset};
@@ -23,6 +24,8 @@ pub enum Summed {
     MetaSlot(usize),
     /// A whole index file.
     Index,
+    /// The header of a topics file, and each of its pages.
+    Topics,
 }
 
 /// Puts the right checksum on what stands there, whatever it is; leaves alone what has no place for
@@ -53,6 +56,16 @@ fn try_sum(file: &mut [u8], what: Summed) -> Option<()> {
             let sum = format::index_checksum(file);
             file[12..16].copy_from_slice(&sum.to_le_bytes());
         }
+        Summed::Topics => {
+            let nonce = TopicsHeader::nonce_of(file)?;
+            let (header, pages) = file.split_first_chunk_mut()?;
+            format::seal_block(header);
+            for (number, page) in pages.chunks_exact_mut(TOPICS_PAGE_BYTES).enumerate() {
+                let (content, stored) = page.split_at_mut(TOPICS_PAGE_CONTENT_BYTES);
+                let sum = format::page_checksum(nonce, number, content);
+                stored.copy_from_slice(&sum.to_le_bytes());
+            }
+        }
     }
     Some(())
 }
@@ -79,6 +92,7 @@ pub fn check_formats(input: &[u8]) {
         Summed::Frame(0),
         Summed::MetaSlot(0),
         Summed::Index,
+        Summed::Topics,
     ] {
         let mut summed = input.to_vec();
         sum(&mut summed, what);
@@ -119,11 +133,53 @@ fn check_as_they_are(bytes: &[u8]) {
             index::point_before(&points, relative);
         }
     }
+    check_topics(bytes);
     if let Some(nonce) = nonce_of(bytes)
         && let Ok(frame) = format::decode_frame(bytes, 0, nonce)
     {
         check_frame(bytes, nonce, &frame);
     }
+}
+
+/// Any bytes as a topics file: what decodes lies where it may, in order.
+fn check_topics(bytes: &[u8]) -> Option<()> {
+    let nonce = TopicsHeader::nonce_of(bytes)?;
+    let (block, rest) = bytes.split_first_chunk()?;
+    let header = TopicsHeader::decode(block, nonce)?;
+    let encoded = header.encode();
+    assert_eq!(TopicsHeader::decode(&encoded, nonce), Some(header));
+    assert!(header.file_bytes() >= block.len() as u64);
+    let (pages, _) = rest.as_chunks::<TOPICS_PAGE_BYTES>();
+    for (number, page) in pages.iter().enumerate() {
+        let Some(content) = format::checked_page(nonce, number, page) else {
+            continue;
+        };
+        // As a dictionary and as postings, whichever it is.
+        let first = DictionaryPage::first_name(content).map(<[u8]>::to_vec);
+        let mut dictionary = DictionaryPage::new(content);
+        let mut is_first = true;
+        while let Some(Some(entry)) = dictionary.as_mut().and_then(DictionaryPage::next_entry) {
+            let is_named = content[DICTIONARY_HEAD_BYTES] == 0 && is_first;
+            assert!(!is_named || first.as_ref() == Some(&entry.name));
+            is_first = false;
+            let end = entry.postings_at.checked_add(entry.postings_bytes);
+            assert!(end.is_some(), "checked as it is read");
+            let postings = entry.lies_in(&header).then_some(content);
+            if let Some(postings) = postings
+                && let Some(numbers) = format::decode_postings(postings, entry.count, header.span)
+            {
+                assert_eq!(numbers.len(), entry.count as usize);
+                assert!(numbers.is_sorted_by(|a, b| a < b));
+                assert!(numbers.last().is_none_or(|&last| last < header.span));
+            }
+        }
+        let (producers, _) = content.as_chunks();
+        for bytes in producers {
+            let (relative, _) = format::decode_producer(bytes);
+            assert_eq!(relative.to_le_bytes(), bytes[..4]);
+        }
+    }
+    Some(())
 }
 
 /// A segment's nonce, where the bytes are long enough to have one.

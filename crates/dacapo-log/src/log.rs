@@ -587,7 +587,8 @@ impl Log {
     /// [`append_once`](Self::append_once) does; in a read-only one, each call does.
     ///
     /// # Errors
-    /// [`ReadError::Corrupt`] or [`ReadError::SegmentMissing`] where stamps cannot be read: the newest append may be in it.
+    /// [`ReadError::Corrupt`] or [`ReadError::SegmentMissing`] where stamps cannot be read: the newest
+    /// append may be among them.
     pub fn producer(&self, producer: u128) -> Result<Option<ProducerState>, ReadError> {
         match &self.inner.writer {
             Some(writer) => writer.producer(producer),

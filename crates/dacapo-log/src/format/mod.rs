@@ -48,6 +48,7 @@ pub(crate) use {
     index::index_checksum,
     meta::meta_checksum,
     segment::seal_block,
+    topics::{DICTIONARY_HEAD_BYTES, page_checksum},
 };
 
 pub(crate) const FORMAT_VERSION: u32 = 1;

@@ -15,7 +15,7 @@ pub(crate) const TOPICS_PAGE_BYTES: usize = 4096;
 /// A page less its checksum.
 pub(crate) const TOPICS_PAGE_CONTENT_BYTES: usize = TOPICS_PAGE_BYTES - 4;
 /// At the start of a dictionary page: the number of entries, and where the first one's postings begin.
-const DICTIONARY_HEAD_BYTES: usize = 12;
+pub(crate) const DICTIONARY_HEAD_BYTES: usize = 12;
 /// Relative offset and stamp of a producer's newest append.
 pub(crate) const PRODUCER_BYTES: usize = 4 + 16 + 8 + 8;
 /// What an entry takes at the most: two lengths, a name, three numbers of 7 bits a byte.
@@ -114,6 +114,14 @@ pub(crate) struct TopicEntry {
     /// Where they lie in the bytes of all postings.
     pub(crate) postings_at: u32,
     pub(crate) postings_bytes: u32,
+}
+
+impl TopicEntry {
+    /// Whether its postings lie in the bytes of all of them.
+    pub(crate) fn lies_in(&self, header: &TopicsHeader) -> bool {
+        let end = self.postings_at.checked_add(self.postings_bytes);
+        end.is_some_and(|end| end <= header.postings_bytes)
+    }
 }
 
 /// A topic that is to be written, with its records.

@@ -171,6 +171,10 @@ impl TopicsFile {
     }
 
     fn postings(&self, entry: &TopicEntry, page: &mut Page) -> Usable<Vec<u32>> {
+        // Before memory is taken for as many as it says.
+        if !entry.lies_in(&self.header) {
+            return Err(Unusable);
+        }
         let mut bytes = Vec::with_capacity(entry.postings_bytes as usize);
         let range = entry.postings_at as usize..(entry.postings_at + entry.postings_bytes) as usize;
         self.read_stream(self.header.postings_page(), range, page, &mut bytes)?;
