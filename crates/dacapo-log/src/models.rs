@@ -365,7 +365,7 @@ fn what_was_flushed_before_a_failure_counts() {
 /// deadlock: the appender sees nobody registered, and the tailer does not see the record.
 #[test]
 fn a_tailer_of_a_topic_is_woken_by_its_records() {
-    explore(2, || {
+    explore(3, || {
         let (shared, mut writer) = log();
         let topics = ["other", "mine"].map(|name| Topic::new(name).expect("a topic"));
         let mut tailer = Tailer::new(Arc::clone(&shared), Start::Oldest).topic(&topics[1]);
