@@ -627,6 +627,16 @@ fn appends_go_on_while_the_stamps_are_read_and_a_read_that_fails_is_tried_again(
         log.append(&[7; 1000]).unwrap();
     }
     drop(log);
+    // So that the segments are walked.
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "topics")
+        {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
     let log = open(&disk, dir.path(), WritePath::Mapped);
     let gate = Arc::new(Barrier::new(2));
     disk.faults.hang_and_fail("map", ".seg", &gate);
