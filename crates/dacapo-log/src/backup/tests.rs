@@ -136,8 +136,8 @@ fn ends_at_every_call(given: &Given, ending: Ending) {
             assert!(!name.to_string_lossy().ends_with(STAGED), "{name:?} stays");
         }
     }
-    // Only that of an index is not met by anybody.
-    assert!(failed > calls * 3 / 4, "{failed} of {calls} runs failed");
+    // Only those of index files are not met by anybody; how many there are is chance.
+    assert!(failed > calls / 2, "{failed} of {calls} runs failed");
     let expected = match before {
         None => failed / 2..failed,
         Some(_) => 1..failed / 2,
