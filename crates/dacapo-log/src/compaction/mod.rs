@@ -1,8 +1,8 @@
 //! Compaction: giving back the space of records that are gone for readers of topics.
 //!
 //! A sealed segment is written anew without them, under another name, and takes the old file's place
-//! at once; offsets stay. What may go is planned from the topics of all segments ([`plan`]), and one
-//! segment after the other is rewritten ([`rewrite`]), oldest first.
+//! at once; offsets stay. What may go is planned from the topics of all segments (`plan.rs`), and one
+//! segment after the other is rewritten (`rewrite.rs`), oldest first.
 
 mod limits;
 mod pieces;

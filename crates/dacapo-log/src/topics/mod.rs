@@ -1,7 +1,7 @@
 //! Topics: what lets a reader see some records without reading the others.
 //!
 //! Of each segment it is known which topics it holds, and which records are each one's: for the one
-//! that is appended to, in memory ([`index`]); for a sealed one, in a file beside it ([`file`]). Both
+//! that is appended to, in memory (`index.rs`); for a sealed one, in a file beside it (`file.rs`). Both
 //! are derived from the frames, which are asked where the file is missing or damaged.
 
 mod file;
