@@ -718,3 +718,79 @@ fn progress_comes_to_its_end() {
     let last = seen.last().unwrap();
     assert_eq!(last.checked_bytes, last.total_bytes);
 }
+
+// While a log is compacted
+
+/// Fills about one small segment.
+fn fill(log: &Log) {
+    (0..15).for_each(|_| assert!(log.append(&[7; 1000]).is_ok()));
+}
+
+fn topic_names(log: &Log) -> Vec<String> {
+    let topics = log.topics();
+    topics
+        .map(|found| found.unwrap().topic.to_string())
+        .collect()
+}
+
+/// It took the old file of what is deleted, and the new one from which the deletion was removed.
+#[test]
+fn a_backup_made_during_a_compaction_does_not_bring_back_a_deleted_topic() {
+    let above = Above::new();
+    let log = small_segments().open(above.path("log")).unwrap();
+    let room = Topic::new("room").unwrap();
+    log.append_to(&room, b"secret").unwrap();
+    fill(&log);
+    log.delete_topic(&room).unwrap();
+    fill(&log);
+    fill(&log);
+    let mut compacted = false;
+    let made = log.backup(above.path("copy"), |_| {
+        if !std::mem::replace(&mut compacted, true) {
+            assert!(log.compact(|_| ()).unwrap().records > 0);
+        }
+    });
+    made.unwrap();
+
+    let copy = Log::options().open_read_only(above.path("copy")).unwrap();
+    assert_eq!(topic_names(&copy), [""; 0]);
+    assert!(copy.last(&room).unwrap().is_none());
+    assert_eq!(copy.replay(Start::Oldest).topic(&room).count(), 0);
+}
+
+/// It kept the old file of what is deleted, which was the same when the plan was made.
+#[test]
+fn a_backup_brought_up_to_date_during_a_compaction_does_not_either() {
+    let above = Above::new();
+    let log = small_segments().open(above.path("log")).unwrap();
+    let room = Topic::new("room").unwrap();
+    log.append_to(&room, b"secret").unwrap();
+    fill(&log);
+    fill(&log);
+    let earlier = above.path("earlier");
+    backup(&log, &earlier);
+    log.delete_topic(&room).unwrap();
+    (0..3).for_each(|_| fill(&log));
+    log.sync().unwrap();
+
+    for at in 0..8 {
+        let copy = above.path(&format!("copy{at}"));
+        fs::create_dir(&copy).unwrap();
+        for file in fs::read_dir(&earlier).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+        }
+        let left = as_if_killed(&log);
+        let log = small_segments().open(left.path()).unwrap();
+        let mut calls = 0;
+        let made = log.backup(&copy, |_| {
+            if calls == at {
+                log.compact(|_| ()).unwrap();
+            }
+            calls += 1;
+        });
+        made.unwrap();
+        let copy = Log::options().open_read_only(&copy).unwrap();
+        assert_eq!(topic_names(&copy), [""; 0], "compacted at call {at}");
+    }
+}

@@ -141,7 +141,9 @@ fn make(
             total_bytes,
         });
     };
-    for whole in &plan.whole {
+    // Newest first, since a compaction rewrites the oldest first: if a deletion was removed from a segment
+    // that was taken, what it deleted is gone from those before it, which are taken next.
+    for whole in plan.whole.iter().rev() {
         place.bring(log.dir(), whole, &mut advance)?;
     }
     if let Some(tail) = &plan.tail {

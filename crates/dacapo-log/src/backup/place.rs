@@ -177,8 +177,19 @@ impl<'a> Place<'a> {
     ) -> Result<(), BackupError> {
         let base = whole.footer.base;
         let (from, to) = (segment::path(src, base), staged_segment(self.dir, base));
-        let is_named = self.is(&segment::path(self.dir, base), &whole.footer)?;
-        if is_named || self.is(&to, &whole.footer)? {
+        // As it is now: it may have been compacted since the plan was made. One that cannot be read is not
+        // compacted, and what is here of it stays.
+        let now = match self.disk.open(&from) {
+            Err(error) if error.is_not_found() => None,
+            file => match inspect(file?, &whole.footer, &from) {
+                Ok((_, footer)) => Some(footer),
+                Err(BackupError::Damaged(ReadError::Corrupt(_))) => None,
+                Err(error) => return Err(error),
+            },
+        };
+        let now = now.as_ref().unwrap_or(&whole.footer);
+        let is_named = self.is(&segment::path(self.dir, base), now)?;
+        if is_named || self.is(&to, now)? {
             self.how.entry(base).or_insert(How::Kept);
             if !is_named {
                 self.unnamed.insert(base);
