@@ -397,6 +397,30 @@ fn a_compaction_on_demand_makes_durable_what_it_acts_on() {
     assert_eq!(log.append(b"more").unwrap(), Offset::new(201));
 }
 
+/// It wrote into the file of the same name that the next writer was writing, and durable records were
+/// lost.
+#[test]
+fn a_compaction_that_outlives_its_log_leaves_the_next_writers_files_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = support::small_segments().open(dir.path()).unwrap();
+    for _ in 0..45 {
+        log.append_to(&topic("gone"), &[7; 1000]).unwrap();
+    }
+    log.delete_topic(&topic("gone")).unwrap();
+    let theirs = dir.path().join("compact.tmp");
+    let mut next_writer = None;
+    let given_up = log.compact(|_| {
+        if next_writer.is_none() {
+            log.close().unwrap();
+            next_writer = Some(support::small_segments().open(dir.path()).unwrap());
+            std::fs::write(&theirs, b"half a segment").unwrap();
+        }
+    });
+    assert!(next_writer.is_some());
+    assert!(given_up.is_err());
+    assert_eq!(std::fs::read(&theirs).unwrap(), b"half a segment");
+}
+
 // In the background
 
 #[test]

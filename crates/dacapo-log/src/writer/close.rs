@@ -22,6 +22,11 @@ impl Writer {
     }
 
     fn close_in_custody(&self) -> Result<(), SyncError> {
+        // A compaction gives up what it is at, without a pause: the keeper was stopped.
+        let _rewriting = self
+            .rewriting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut custody = self.custody.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(Custody { mut meta, lock }) = custody.take() else {
             return Ok(());

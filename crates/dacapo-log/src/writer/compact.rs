@@ -25,11 +25,15 @@ impl Writer {
         wasted_percent: u8,
         progress: impl FnMut(Progress),
     ) -> Result<Compacted, CompactError> {
-        let mut go_on = |_| match self.keeper.is_stopped() {
+        let mut go_on = |_| self.check_open();
+        self.compact_in_pieces(wasted_percent, &mut Pieces::new(&mut go_on), progress)
+    }
+
+    fn check_open(&self) -> Result<(), CompactError> {
+        match self.appender().closing {
             true => Err(SyncError::Closed.into()),
             false => Ok(()),
-        };
-        self.compact_in_pieces(wasted_percent, &mut Pieces::new(&mut go_on), progress)
+        }
     }
 
     /// As the options say. The retention is kept to meanwhile.
@@ -43,7 +47,7 @@ impl Writer {
             loop {
                 match self.keeper.wait_until(due) {
                     Turn::Stopped => return Err(SyncError::Closed.into()),
-                    Turn::Woken => self.retain_in_background(),
+                    Turn::Woken => self.retain_silently()?,
                     Turn::Due => return Ok(()),
                 }
             }
@@ -53,6 +57,20 @@ impl Writer {
     }
 
     fn compact_in_pieces(
+        &self,
+        wasted_percent: u8,
+        pieces: &mut Pieces<'_>,
+        progress: impl FnMut(Progress),
+    ) -> Result<Compacted, CompactError> {
+        let compacted = self.compact_in_turn(wasted_percent, pieces, progress);
+        if let Err(CompactError::Refused(SyncError::Poisoned { .. })) = &compacted {
+            // Without a lock: a waker is code of the caller's.
+            self.shared.durable.wake();
+        }
+        compacted
+    }
+
+    fn compact_in_turn(
         &self,
         wasted_percent: u8,
         pieces: &mut Pieces<'_>,
@@ -106,6 +124,12 @@ impl Writer {
         pieces: &mut Pieces<'_>,
         compacted: &mut Compacted,
     ) -> Result<(), CompactError> {
+        let _rewriting = self
+            .rewriting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // Once the log is closed, every name in its directory is the next writer's.
+        self.check_open()?;
         let shared = &self.shared;
         let summary = shared.segments.summary_holding(base);
         let Some(summary) = summary.filter(|summary| summary.base == base) else {
@@ -160,8 +184,6 @@ impl Writer {
             let appender = self.appender();
             let refusal = self.poisoned(cause);
             drop(appender);
-            drop(custody);
-            shared.durable.wake();
             return Err(refusal.into());
         }
         shared.segments.replace(built.file_bytes, built.footer);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Writer;
 use crate::clock;
 use crate::compaction::{CompactError, Compaction};
-use crate::error::FileError;
+use crate::error::{FileError, SyncError};
 use crate::offset::Offset;
 use crate::retention::{Retention, Rule};
 use crate::sync::thread::{self, JoinHandle};
@@ -127,10 +127,6 @@ impl Keeper {
         std::mem::take(&mut self.orders().is_compactable)
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
-        self.orders().stopped
-    }
-
     /// Why the last compaction in the background has not done all that it was to do.
     pub(super) fn failure(&self) -> MutexGuard<'_, Option<CompactError>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
@@ -191,11 +187,19 @@ impl Writer {
         }
     }
 
-    pub(super) fn retain_in_background(&self) {
-        if !self.keeper.retention.is_unlimited() {
-            // A failure has poisoned the log, and is told to all who append or wait.
-            let _ = self.prune(Rule::Retention(&self.keeper.retention));
+    fn retain_in_background(&self) {
+        if self.retain_silently().is_err() {
+            // It has poisoned the log, and is told to all who append or wait.
+            self.shared.durable.wake();
         }
+    }
+
+    /// As the options say. After a failure, who calls wakes those who wait for durability, without a lock.
+    pub(super) fn retain_silently(&self) -> Result<(), SyncError> {
+        if !self.keeper.retention.is_unlimited() {
+            self.prune_in_custody(Rule::Retention(&self.keeper.retention))?;
+        }
+        Ok(())
     }
 
     /// A topic was deleted, by the record at this offset.

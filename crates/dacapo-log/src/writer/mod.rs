@@ -53,6 +53,10 @@ pub(crate) struct Writer {
     rolled: AtomicBool,
     /// Held by the one compaction that runs.
     compacting: Mutex<()>,
+    /// Held while a segment is written anew, and by who closes the log: what is written is the next
+    /// writer's to remove once the log's lock is given up. Locked before custody; no code of
+    /// the caller's runs meanwhile.
+    rewriting: Mutex<()>,
     /// Held by the one flush that runs.
     flushing: Mutex<()>,
     flusher: Flusher,
@@ -115,6 +119,7 @@ impl Writer {
             names,
             rolled: AtomicBool::new(false),
             compacting: Mutex::new(()),
+            rewriting: Mutex::new(()),
             flushing: Mutex::new(()),
             flusher: Flusher::new(options.flush),
             keeper: Keeper::new(options.retention, options.compaction),

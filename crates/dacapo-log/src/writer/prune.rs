@@ -22,7 +22,8 @@ impl Writer {
         pruned
     }
 
-    fn prune_in_custody(&self, rule: Rule<'_>) -> Result<Pruning, SyncError> {
+    /// As [`prune`](Self::prune); after a failure, who calls wakes those who wait for durability.
+    pub(super) fn prune_in_custody(&self, rule: Rule<'_>) -> Result<Pruning, SyncError> {
         let mut custody = self.custody.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(custody) = custody.as_mut() else {
             return Err(SyncError::Closed);
