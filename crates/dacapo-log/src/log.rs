@@ -896,10 +896,11 @@ impl Log {
             });
         }
         let mut reader = Reader::new(Arc::clone(shared), shared.resolve(Start::At(offset))?);
-        let advanced = match reader.advance(next) {
+        // No further: what is wrong behind a removed record is not its own.
+        let advanced = match reader.advance(offset.next()) {
             // Damage to the frame that begins the segment, and not to the record behind it.
             Err(ReadError::Corrupt(_)) if reader.skip_damage(next) == Some(offset) => {
-                reader.advance(next)
+                reader.advance(offset.next())
             }
             advanced => advanced,
         };

@@ -478,3 +478,21 @@ fn a_log_of_last_records_by_key_stays_small_by_itself() {
     log.close().unwrap();
     assert!(verify(dir.path(), |_| ()).unwrap().is_sound());
 }
+
+/// It reported the damage of the record behind it.
+#[test]
+fn a_removed_record_is_said_to_be_removed_though_the_one_behind_it_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = support::quiet().open(dir.path()).unwrap();
+    log.append_to(&topic("room"), b"secret").unwrap();
+    log.append(b"a public record").unwrap();
+    log.delete_topic(&topic("room")).unwrap();
+    log.compact(|_| ()).unwrap();
+    log.close().unwrap();
+    let file = &support::segments(dir.path())[0];
+    support::flip(file, support::position_of(file, "public"));
+
+    let log = Log::options().open_read_only(dir.path()).unwrap();
+    let found = log.get(Offset::ZERO);
+    assert!(matches!(found, Err(ReadError::Removed { .. })), "{found:?}");
+}
