@@ -452,6 +452,15 @@ fn torn_bytes(segment: &SegmentFile, scan: &Scan) -> Result<usize, SegmentError>
 }
 
 fn footer_of(segment: &SegmentFile, scan: &Scan) -> Footer {
+    if let Some(footer) = &segment.footer
+        && footer.next == scan.next
+        && footer.end_position as usize == scan.end_position
+        && footer.gaps == scan.gaps
+    {
+        // Of a compacted segment, it alone still knows the times of what was removed; and a backup may
+        // share the file.
+        return footer.clone();
+    }
     Footer {
         base: segment.base,
         next: scan.next,

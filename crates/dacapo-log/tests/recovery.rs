@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 
 use dacapo_log::{
-    AppendError, Damage, Epoch, Log, Offset, OpenError, ReadError, Start, repair, verify,
+    AppendError, Damage, Epoch, Log, Offset, OpenError, ReadError, Start, Topic, repair, verify,
 };
 use support::{
     as_if_killed, flip, payloads, position_of, quiet, readable, rewrite_meta, segments,
@@ -731,4 +731,42 @@ fn what_a_clean_log_holds_can_be_copied_with_holes_and_goes_on() {
     }
 
     assert_eq!(payloads(&log).len(), 1001);
+}
+
+/// It wrote a footer with the times of the records that are left into the file, which the backup shares.
+#[test]
+fn a_recovery_leaves_a_compacted_segment_that_a_backup_shares_as_it_is() {
+    let (dir, log) = log_holding(["kept"]);
+    let gone = Topic::new("gone").unwrap();
+    let time = |offset| log.get(offset).unwrap().timestamp_micros();
+    let first = time(Offset::ZERO);
+    // The last one is later than what is left.
+    while time(log.append_to(&gone, b"gone").unwrap()) == first {}
+    log.delete_topic(&gone).unwrap();
+    log.compact(|_| ()).unwrap();
+    log.append(b"behind").unwrap();
+    log.sync().unwrap();
+    let copies = tempfile::tempdir().unwrap();
+    let copy = copies.path().join("copy");
+    assert_eq!(log.backup(&copy, |_| ()).unwrap().linked, 1);
+    let shared = segments(&copy)[0].clone();
+    let before = fs::read(&shared).unwrap();
+
+    // The power is cut, and takes the mark of the last flush.
+    let crashed = copies.path().join("crashed");
+    fs::create_dir(&crashed).unwrap();
+    let files = segments(dir.path());
+    let to = |file: &std::path::Path| crashed.join(file.file_name().unwrap());
+    fs::hard_link(&files[0], to(&files[0])).unwrap();
+    fs::copy(&files[1], to(&files[1])).unwrap();
+    fs::copy(dir.path().join("meta"), crashed.join("meta")).unwrap();
+    let end = position_of(&files[1], "behind") + "behind".len();
+    zero(&to(&files[1]), end.next_multiple_of(512), 64);
+    let log = quiet().open(&crashed).unwrap();
+
+    assert_eq!(payloads(&log), ["kept", "behind"]);
+    assert!(
+        fs::read(&shared).unwrap() == before,
+        "the backup's file was written to"
+    );
 }
