@@ -67,7 +67,10 @@ type Usable<T> = Result<T, Unusable>;
 /// The open topics file of a segment.
 #[derive(Debug)]
 pub(crate) struct TopicsFile {
-    file: DiskFile,
+    disk: Disk,
+    path: PathBuf,
+    /// `None`: opened anew for each page.
+    file: Option<DiskFile>,
     header: TopicsHeader,
 }
 
@@ -75,14 +78,34 @@ impl TopicsFile {
     /// Opens the file of a sealed segment, if there is one of this very segment as it was sealed: a
     /// recovery may have cut it since.
     pub(crate) fn open(disk: &Disk, dir: &Path, footer: &Footer) -> Usable<Self> {
-        let file = disk.open(&path(dir, footer.base)).map_err(|_| Unusable)?;
+        let path = path(dir, footer.base);
+        let file = disk.open(&path).map_err(|_| Unusable)?;
         let mut bytes = [0; TOPICS_HEADER_BYTES];
         file.read_at(&mut bytes, 0).map_err(|_| Unusable)?;
         let header = TopicsHeader::decode(&bytes, footer.nonce).ok_or(Unusable)?;
         let span = footer.next.since(footer.base);
         let whole = u64::from(header.span) == span
             && file.bytes().is_ok_and(|bytes| bytes == header.file_bytes());
-        whole.then_some(Self { file, header }).ok_or(Unusable)
+        let opened = Self {
+            disk: disk.clone(),
+            path,
+            file: Some(file),
+            header,
+        };
+        whole.then_some(opened).ok_or(Unusable)
+    }
+
+    /// Gives the descriptor back, for one who reads many of them at a time. Another file that has taken
+    /// this one's place meanwhile has pages of another nonce.
+    pub(crate) fn release(&mut self) {
+        self.file = None;
+    }
+
+    fn read_at(&self, into: &mut [u8], position: u64) -> Result<(), FileError> {
+        match &self.file {
+            Some(file) => file.read_at(into, position),
+            None => self.disk.open(&self.path)?.read_at(into, position),
+        }
     }
 
     /// Whether a topic of the segment was deleted in it.
@@ -96,7 +119,7 @@ impl TopicsFile {
         }
         page.number = None;
         let position = TOPICS_HEADER_BYTES + number * TOPICS_PAGE_BYTES;
-        let read = self.file.read_at(&mut page.bytes[..], position as u64);
+        let read = self.read_at(&mut page.bytes[..], position as u64);
         read.map_err(|_| Unusable)?;
         format::checked_page(self.header.nonce, number, &page.bytes).ok_or(Unusable)?;
         page.number = Some(number);

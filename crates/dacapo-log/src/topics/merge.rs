@@ -11,6 +11,9 @@ use crate::log::Shared;
 use crate::segment::Segment;
 use crate::segments::Summary;
 
+/// So many topics files stay open: of more segments, a page at a time is read.
+const OPEN_FILES_MAX: usize = 64;
+
 /// Goes from name to name, and says what each segment has of it.
 #[derive(Debug)]
 pub(crate) struct Merge {
@@ -75,8 +78,10 @@ impl Merge {
             cursors: Vec::new(),
             heads: BinaryHeap::new(),
         };
-        for summary in shared.segments.summaries() {
-            let names = match Names::of(shared, &summary, prefix) {
+        let summaries = shared.segments.summaries();
+        let stay_open = summaries.len() <= OPEN_FILES_MAX;
+        for summary in summaries {
+            let names = match Names::of(shared, &summary, prefix, stay_open) {
                 // Dropped since it was listed.
                 Err(ReadError::SegmentMissing { .. }) if summary.base < shared.oldest() => continue,
                 names => names?,
@@ -111,7 +116,14 @@ impl Merge {
         };
         let Some(share) = next else {
             // The file is damaged from here on: the segment itself has the rest.
-            let segment = self.shared.segments.holding(self.segments[cursor].base)?;
+            let base = self.segments[cursor].base;
+            let segment = match self.shared.segments.holding(base) {
+                // Dropped since it was listed, and its file with it.
+                Err(ReadError::SegmentMissing { .. }) if base < self.shared.oldest() => {
+                    return Ok(());
+                }
+                held => held?,
+            };
             self.cursors[cursor] = Names::walked(segment, &self.prefix, before);
             return self.advance(cursor, before);
         };
@@ -142,11 +154,19 @@ impl Merge {
 }
 
 impl Names {
-    fn of(shared: &Shared, summary: &Summary, prefix: &[u8]) -> Result<Self, ReadError> {
+    fn of(
+        shared: &Shared,
+        summary: &Summary,
+        prefix: &[u8],
+        stay_open: bool,
+    ) -> Result<Self, ReadError> {
         if let Some(footer) = &summary.footer
-            && let Ok(file) = TopicsFile::open(&shared.disk, &shared.dir, footer)
+            && let Ok(mut file) = TopicsFile::open(&shared.disk, &shared.dir, footer)
             && let Ok(entries) = file.entries_from(prefix)
         {
+            if !stay_open {
+                file.release();
+            }
             let page = Page::default();
             return Ok(Self::File {
                 file,
@@ -155,6 +175,10 @@ impl Names {
             });
         }
         let segment = shared.segments.holding(summary.base)?;
+        if summary.footer.is_some() && segment.with_topics(|index| !index.is_incomplete()) {
+            // For the next one who asks.
+            shared.order_index(&segment, true);
+        }
         Ok(Self::walked(segment, prefix, &[]))
     }
 
