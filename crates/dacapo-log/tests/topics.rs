@@ -574,3 +574,63 @@ fn a_reader_that_is_told_of_dropped_records_goes_on_where_the_log_begins() {
     }
     assert!(matches!(tailer.try_next(), Err(ReadError::Corrupt(_))));
 }
+
+/// A power cut undoes the deletion, and whoever resumes behind it had missed the record.
+#[test]
+fn a_reader_of_durable_records_does_not_act_on_a_deletion_that_is_not_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = support::quiet().open(dir.path()).unwrap();
+    log.append_to(&topic("room"), b"kept").unwrap();
+    log.sync().unwrap();
+
+    log.delete_topic(&topic("room")).unwrap();
+
+    for start in [Start::At(Offset::ZERO), Start::Oldest] {
+        let records = log.replay(start).durable_only().topic(&topic("room"));
+        assert_eq!(records.count(), 1, "replay from {start:?}");
+        let mut tailer = log.tail(start).durable_only().prefix("ro");
+        let found = tailer.try_next().unwrap();
+        assert!(found.is_some(), "tail from {start:?}");
+    }
+}
+
+/// As above, where the records are in a sealed segment, and the deletion in another.
+#[test]
+fn nor_on_a_deletion_in_another_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = support::small_segments().open(dir.path()).unwrap();
+    log.append_to(&topic("room"), b"kept").unwrap();
+    for _ in 0..20 {
+        log.append(&[7; 1000]).unwrap();
+    }
+    log.sync().unwrap();
+    log.delete_topic(&topic("room")).unwrap();
+    let records = log.replay(Start::Oldest).durable_only();
+    assert_eq!(records.topic(&topic("room")).count(), 1);
+}
+
+/// Only who read a topic had them written again.
+#[test]
+fn topics_files_that_are_gone_are_written_again_by_a_listing() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = support::small_segments().open(dir.path()).unwrap();
+    for _ in 0..40 {
+        log.append_to(&topic("room"), &[7; 1000]).unwrap();
+    }
+    log.close().unwrap();
+    let files = || {
+        let files = fs::read_dir(dir.path()).unwrap();
+        let files = files.map(|file| file.unwrap().path());
+        let is_it = |file: &std::path::PathBuf| file.extension().is_some_and(|e| e == "topics");
+        files.filter(is_it).collect::<Vec<_>>()
+    };
+    let before = files().len();
+    assert!(before > 1);
+    files()
+        .iter()
+        .for_each(|file| fs::remove_file(file).unwrap());
+    let log = support::small_segments().open(dir.path()).unwrap();
+    assert_eq!(log.topics().count(), 1);
+    log.close().unwrap();
+    assert_eq!(files().len(), before);
+}

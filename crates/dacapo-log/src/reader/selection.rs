@@ -4,11 +4,14 @@
 //! cannot say what it holds, because it is damaged or was repaired, all of it is read, so that what is
 //! lost is reported.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Place, Reader};
 use crate::error::ReadError;
+use crate::format::{self, Footer, Kind};
 use crate::log::Shared;
 use crate::offset::Offset;
 use crate::segment::Segment;
@@ -100,7 +103,7 @@ impl Selection {
                 if reader.next < self.known_to {
                     reader.pass_to(self.known_to.min(limit));
                 } else {
-                    self.look(reader)?;
+                    self.look(reader, limit)?;
                 }
                 continue;
             };
@@ -139,7 +142,10 @@ impl Selection {
     }
 
     /// Finds out what the segment of the next record holds.
-    fn look(&mut self, reader: &mut Reader) -> Result<(), ReadError> {
+    ///
+    /// A deletion at or behind `limit` is none yet: a power cut may undo it, and its reader would have
+    /// passed what it deletes.
+    fn look(&mut self, reader: &mut Reader, limit: Offset) -> Result<(), ReadError> {
         reader.behind_gap = false;
         let oldest = reader.shared.oldest();
         if reader.next < oldest {
@@ -147,7 +153,7 @@ impl Selection {
         }
         let shared = &reader.shared;
         if self.deletions.is_none() {
-            let mut deletions = deletions(shared, &self.filter, reader.next)?;
+            let mut deletions = deletions(shared, &self.filter, reader.next..limit)?;
             if reader.begins_anew {
                 for deletion in deletions.values_mut() {
                     *deletion = deletion.next();
@@ -171,14 +177,24 @@ impl Selection {
         let end = sealed.map(|footer| footer.next);
         let (filter, mut is_whole, mut known_to) = (&self.filter, true, end);
         let mut walked = None;
+        let limit_relative = u32::try_from(limit.since(summary.base)).unwrap_or(u32::MAX);
+        let is_deleted_behind = Cell::new(false);
         let asked = topics::ask(
             shared,
             &summary,
-            |file| file.places(filter, relative),
+            |file| match file.is_deleted_behind(filter, limit_relative)? {
+                true => {
+                    is_deleted_behind.set(true);
+                    Ok(Vec::new())
+                }
+                false => file.places(filter, relative),
+            },
             |index, segment| {
                 is_whole = !index.is_incomplete();
                 known_to = end.or(Some(summary.base.plus(index.next().into())));
                 walked = Some(Arc::clone(segment));
+                let bytes = segment.published();
+                is_deleted_behind.set(index.is_deleted_behind(bytes, filter, limit_relative));
                 index.places(segment.published(), filter, relative)
             },
         );
@@ -190,6 +206,11 @@ impl Selection {
             }
             places => places?,
         };
+        if is_deleted_behind.get() {
+            // What stands before the deletion is not in the index any more.
+            self.read_all_to = limit;
+            return Ok(());
+        }
         let known_to = known_to.unwrap_or(reader.next);
         if !is_whole || known_to <= reader.next {
             self.read_all_to = known_to.max(reader.next.next());
@@ -210,15 +231,18 @@ fn topic_of(reader: &Reader) -> &[u8] {
     reader.record_ref().topic().as_bytes()
 }
 
-/// The newest deletion of each topic that the filter lets through, from the segments that end behind
-/// `from`.
+/// The newest deletion before the end of `range` of each topic that the filter lets through, from the
+/// segments that end behind its start.
 fn deletions(
     shared: &Shared,
     filter: &Filter,
-    from: Offset,
+    range: Range<Offset>,
 ) -> Result<HashMap<Vec<u8>, Offset>, ReadError> {
     let mut deletions = HashMap::new();
-    let behind = |summary: &Summary| summary.footer.as_ref().is_none_or(|f| f.next > from);
+    let behind = |summary: &Summary| {
+        let ends_behind = |footer: &Footer| footer.next > range.start;
+        summary.base < range.end && summary.footer.as_ref().is_none_or(ends_behind)
+    };
     for summary in shared.segments.summaries().iter().filter(|s| behind(s)) {
         let shares = topics::ask(
             shared,
@@ -237,12 +261,39 @@ fn deletions(
             Err(ReadError::SegmentMissing { .. } | ReadError::Corrupt(_)) => continue,
             shares => shares?,
         };
+        let mut hides_earlier = false;
         for share in shares {
             if let Some(deletion) = share.deletion {
-                // Oldest first, so that the newest stays.
-                deletions.insert(share.name, summary.base.plus(deletion.into()));
+                let deletion = summary.base.plus(deletion.into());
+                match deletion < range.end {
+                    // Oldest first, so that the newest stays.
+                    true => drop(deletions.insert(share.name, deletion)),
+                    false => hides_earlier = true,
+                }
             }
+        }
+        if hides_earlier && let Ok(segment) = shared.segments.holding(summary.base) {
+            deletions.extend(deletions_in(&segment, filter, range.end));
         }
     }
     Ok(deletions)
+}
+
+/// As [`deletions`], by a walk over the frames of one segment, up to the first that is damaged.
+fn deletions_in(segment: &Segment, filter: &Filter, to: Offset) -> HashMap<Vec<u8>, Offset> {
+    let (bytes, mut position) = (segment.published(), format::FRAMES_START);
+    let mut found = HashMap::new();
+    while position < bytes.len()
+        && let Ok(frame) = format::decode_frame(bytes, position, segment.nonce())
+    {
+        let offset = segment.base().plus(frame.relative.into());
+        if frame.kind == Kind::Deletion && offset < to {
+            let name = frame.topic(bytes).as_bytes();
+            if filter.matches(name) {
+                found.insert(name.to_vec(), offset);
+            }
+        }
+        position = frame.end;
+    }
+    found
 }

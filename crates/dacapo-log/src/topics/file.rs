@@ -261,6 +261,15 @@ impl TopicsFile {
         Ok(Some((*newest, !entry.is_deleted || postings.len() > 1)))
     }
 
+    /// Whether a topic that the filter lets through was deleted at or behind `limit`.
+    pub(crate) fn is_deleted_behind(&self, filter: &Filter, limit: u32) -> Usable<bool> {
+        if !self.has_deletions() || limit >= self.header.span {
+            return Ok(false);
+        }
+        let is_it = |share: &Share| share.deletion.is_some_and(|deletion| deletion >= limit);
+        Ok(self.shares(filter)?.iter().any(is_it))
+    }
+
     /// What the segment has of the topics that the filter lets through.
     pub(crate) fn shares(&self, filter: &Filter) -> Usable<Vec<Share>> {
         let mut page = Page::default();

@@ -196,13 +196,12 @@ impl TopicIndex {
                 places.extend(newest.map(Labelled::place));
             }
         }
-        if !filter.prefixes().is_empty() {
+        if filter.prefixes().len() > 0 {
             let new = self.records.partition_point(|one| one.relative < from);
             let wanted = |one: &&Labelled| {
                 let slot = &self.slots[one.slot as usize];
                 // Before its deletion a topic has no records any more.
-                let begins = |prefix: &String| slot.name(bytes).starts_with(prefix.as_bytes());
-                one.relative >= slot.first && filter.prefixes().iter().any(begins)
+                one.relative >= slot.first && filter.takes_in(slot.name(bytes))
             };
             places.extend(
                 self.records[new..]
@@ -229,7 +228,7 @@ impl TopicIndex {
 
     /// What the segment has of the topics that the filter lets through.
     pub(crate) fn shares(&self, bytes: &[u8], filter: &Filter) -> Vec<Share> {
-        let topics = filter.topics().iter();
+        let topics = filter.topics();
         let mut shares: Vec<Share> = topics
             .filter_map(|topic| self.share(bytes, topic.as_str().as_bytes()))
             .collect();
@@ -253,6 +252,20 @@ impl TopicIndex {
             dropped: slot.dropped,
             records,
         }
+    }
+
+    /// Whether a topic that the filter lets through was deleted at or behind `limit`.
+    pub(crate) fn is_deleted_behind(&self, bytes: &[u8], filter: &Filter, limit: u32) -> bool {
+        let is_it = |slot: &Slot| slot.is_deleted && slot.first >= limit;
+        if !self.has_deletions() {
+            return false;
+        }
+        let slot_of =
+            |topic: &topic::Topic| self.slot(bytes, topic.as_str().as_bytes(), topic.name_hash());
+        let mut slots = self.slots.iter();
+        filter.topics().filter_map(slot_of).any(is_it)
+            || filter.prefixes().len() > 0
+                && slots.any(|slot| is_it(slot) && filter.takes_in(slot.name(bytes)))
     }
 
     /// The topic's newest record or deletion, and whether it is a record.
