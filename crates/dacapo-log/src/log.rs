@@ -740,7 +740,9 @@ impl Log {
     /// returned value lives, and this log is open.
     ///
     /// Records that were dropped before are not held: [`Hold::offset`] is the first one that is. In
-    /// a log that was opened read-only, nothing is held back: its writer does not know.
+    /// a log that was opened read-only, nothing is held back: its writer does not know. A
+    /// [limit](Options::topic_limit) of a topic takes no held record, but for a compaction that is at work
+    /// already; [deleting](Self::delete_topic) a topic does.
     ///
     /// ```
     /// use dacapo_log::{Kept, Log, Offset};

@@ -112,6 +112,7 @@ impl Options {
     ///
     /// 1 keeps the last record by key, the topic being the key. Older records go with a compaction,
     /// [on demand](Log::compact) or [in the background](Self::compaction), and can be read until then.
+    /// Those that were [held](Log::hold) when it began stay.
     pub fn topic_limit(mut self, prefix: &str, records: u64) -> Self {
         self.topic_limits.set(prefix, records);
         self

@@ -105,7 +105,8 @@ impl Tailer {
     /// of all of them.
     ///
     /// A topic begins anew when it is deleted: [`Start::Oldest`] begins behind the deletion, and a
-    /// reader that had come less far gets the deletion as a record, and nothing from before it.
+    /// reader that had come less far gets the deletion as a record, unless a compaction has removed it
+    /// already, and nothing from before it.
     pub fn topic(mut self, topic: &Topic) -> Self {
         self.forget_waiting();
         self.reader.select(|filter| filter.add_topic(topic));

@@ -496,3 +496,20 @@ fn a_removed_record_is_said_to_be_removed_though_the_one_behind_it_is_damaged() 
     let found = log.get(Offset::ZERO);
     assert!(matches!(found, Err(ReadError::Removed { .. })), "{found:?}");
 }
+
+/// A limit took records that a slow reader had held.
+#[test]
+fn a_hold_keeps_records_from_a_topic_limit_and_not_from_a_deletion() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().topic_limit("", 1).open(dir.path()).unwrap();
+    for _ in 0..4 {
+        log.append_to(&topic("room"), b"x").unwrap();
+    }
+    let hold = log.hold("a slow reader", Offset::new(1));
+    log.compact(|_| ()).unwrap();
+    assert_eq!(offsets(&log), [1, 2, 3]);
+    log.delete_topic(&topic("room")).unwrap();
+    log.compact(|_| ()).unwrap();
+    assert_eq!(offsets(&log), []);
+    drop(hold);
+}

@@ -130,6 +130,12 @@ fn each_share(
     };
     let is_durable =
         |segment: usize, relative: u32| segments[segment].base.plus(relative.into()) < until;
+    // A limit takes no record that is held. A deletion does: it was asked for.
+    let hold = shared.holds.lowest();
+    let is_free = |segment: usize, relative: u32| {
+        let offset = segments[segment].base.plus(relative.into());
+        hold.as_ref().is_none_or(|hold| offset < hold.offset)
+    };
     while let Some(named) = merge.next()? {
         let shares = &named.shares;
         let deleted_in = shares.iter().rposition(|(segment, share)| {
@@ -147,9 +153,13 @@ fn each_share(
                 .partition_point(|&one| is_durable(segment, one));
             let kept = match is_over {
                 true => 0,
-                false => left.min(durable as u64),
+                false => {
+                    let free = share.records.partition_point(|&one| is_free(segment, one));
+                    left.min(durable as u64)
+                        .max(durable.saturating_sub(free) as u64)
+                }
             };
-            left -= kept;
+            left = left.saturating_sub(kept);
             if let Some(footer) = victim(segment) {
                 // A deletion goes once all that it deletes does.
                 let mut older = shares[..i].iter();
