@@ -602,7 +602,8 @@ impl Log {
     /// Deletes all records of a topic, by a record that says so, and returns that one's offset.
     ///
     /// Durable, and undone by a crash, as any record. Readers of the topic that begin from now on see
-    /// none of what was deleted; records appended later begin the topic anew. The space is given back
+    /// none of what was deleted; those that had come less far get the deletion as a record, unless a
+    /// compaction has removed it by then. Records appended later begin the topic anew. The space is given back
     /// by a compaction, and until then readers of the whole log still see the records.
     ///
     /// # Errors

@@ -318,6 +318,19 @@ impl Segment {
         }
     }
 
+    /// Whether there is a sound record of this kind and topic.
+    pub(crate) fn holds(&self, disk: &Disk, relative: u32, kind: Kind, topic: &[u8]) -> bool {
+        let bytes = self.published();
+        let frame = self
+            .seek(disk, relative)
+            .and_then(|position| format::decode_frame(bytes, position, self.nonce).ok());
+        frame.is_some_and(|frame| {
+            frame.kind == kind
+                && frame.relative == relative
+                && frame.topic(bytes).as_bytes() == topic
+        })
+    }
+
     /// Where the record with this offset begins, or the absence that it is gone in.
     ///
     /// `offset` must have been published. Damage on the way is stepped over; damage to the record

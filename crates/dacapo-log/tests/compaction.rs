@@ -513,3 +513,39 @@ fn a_hold_keeps_records_from_a_topic_limit_and_not_from_a_deletion() {
     assert_eq!(offsets(&log), []);
     drop(hold);
 }
+
+/// A topics file with right checksums, in which a topic's first record is called its deletion.
+/// (Everything before that was removed on its word.)
+#[test]
+fn a_topics_file_that_lies_takes_no_record_that_was_not_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = support::small_segments().open(dir.path()).unwrap();
+    for _ in 0..40 {
+        log.append_to(&topic("room"), &[7; 1000]).unwrap();
+    }
+    log.close().unwrap();
+    let files = std::fs::read_dir(dir.path()).unwrap();
+    let topics = files
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "topics"));
+    let newest = topics.max().unwrap();
+    let mut bytes = std::fs::read(&newest).unwrap();
+    let nonce = u32::from_le_bytes(bytes[12..16].try_into().unwrap());
+    // The first page of the dictionary: behind its head of 12 bytes, two lengths, the name, the count.
+    let page = &mut bytes[64..64 + 4096];
+    page[14 + "room".len()] |= 1;
+    let mut sum = crc32fast::Hasher::new_with_initial(nonce);
+    sum.update(&page[..4092]);
+    page[4092..].copy_from_slice(&sum.finalize().to_le_bytes());
+    std::fs::write(&newest, bytes).unwrap();
+    let log = support::small_segments().open(dir.path()).unwrap();
+
+    assert_eq!(log.compact(|_| ()).unwrap().records, 0);
+
+    assert_eq!(offsets(&log), (0..40).collect::<Vec<_>>());
+    log.close().unwrap();
+    assert!(
+        verify(dir.path(), |_| ()).unwrap().is_sound(),
+        "written anew"
+    );
+}

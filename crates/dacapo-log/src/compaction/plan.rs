@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::{CompactError, Pieces, TopicLimits};
-use crate::format::Footer;
+use crate::error::ReadError;
+use crate::format::{Footer, Kind};
 use crate::log::Shared;
 use crate::offset::Offset;
 use crate::segments::Summary;
@@ -142,7 +143,27 @@ fn each_share(
             let deletion = share.deletion;
             deletion.is_some_and(|deletion| is_durable(*segment, deletion))
         });
-        let mut left = limits.of(&named.name).unwrap_or(u64::MAX);
+        // A topics file is derived, and no record goes on its word alone.
+        if let Some(at) = deleted_in
+            && let (
+                segment,
+                Share {
+                    deletion: Some(deletion),
+                    ..
+                },
+            ) = &shares[at]
+            && !is_there(
+                shared,
+                &segments[*segment],
+                *deletion,
+                Kind::Deletion,
+                &named.name,
+            )?
+        {
+            continue;
+        }
+        let limit = limits.of(&named.name);
+        let mut left = limit.unwrap_or(u64::MAX);
         // Newest first, as the limit counts.
         for (i, &(segment, ref share)) in shares.iter().enumerate().rev() {
             // About as many as they take in the topics files.
@@ -160,6 +181,13 @@ fn each_share(
                 }
             };
             left = left.saturating_sub(kept);
+            if limit.is_some()
+                && let Some(oldest_kept) = (durable as u64).checked_sub(kept)
+                && let Some(&kept) = share.records.get(usize::try_from(oldest_kept).unwrap_or(0))
+                && !is_there(shared, &segments[segment], kept, Kind::Record, &named.name)?
+            {
+                break;
+            }
             if let Some(footer) = victim(segment) {
                 // A deletion goes once all that it deletes does.
                 let mut older = shares[..i].iter();
@@ -170,6 +198,29 @@ fn each_share(
         }
     }
     Ok(())
+}
+
+/// Whether the log holds what a topics file says that it does. If not, the file is written anew, and
+/// the next compaction has the truth.
+fn is_there(
+    shared: &Shared,
+    summary: &Summary,
+    relative: u32,
+    kind: Kind,
+    topic: &[u8],
+) -> Result<bool, ReadError> {
+    let segment = match shared.segments.holding(summary.base) {
+        // Dropped meanwhile.
+        Err(ReadError::SegmentMissing { .. }) if summary.base < shared.oldest() => {
+            return Ok(false);
+        }
+        segment => segment?,
+    };
+    let is_there = segment.holds(&shared.disk, relative, kind, topic);
+    if !is_there && summary.footer.is_some() {
+        shared.order_index(&segment, true);
+    }
+    Ok(is_there)
 }
 
 /// What can go of a share of which the last `kept` records stay.

@@ -25,7 +25,8 @@ pub struct TopicSummary {
 /// An iterator over the topics that have records, in the order of their names; made by
 /// [`Log::topics`](crate::Log::topics).
 ///
-/// Holds a page of 4 KiB for each segment, and of the one that is appended to the order of its names.
+/// Holds a page of 4 KiB for each segment, of the one that is appended to the order of its names, and
+/// 4 bytes for each record of the topics at hand.
 /// What is appended meanwhile may be in it or not.
 #[derive(Debug)]
 #[must_use = "nothing is read until it is iterated"]
