@@ -175,6 +175,10 @@ impl Segments {
             return Err(Corruption::new(file.file.path(), position, Damage::Footer).into());
         }
         let segment = Arc::new(Segment::sealed(&file, &footer)?);
+        // Whoever reads in it would take its records for others.
+        segment
+            .check_name()
+            .map_err(|misnamed| misnamed.of_record(offset))?;
         let mut list = self.list();
         if let Some(entry) = list.entries.get_mut(&base) {
             if entry

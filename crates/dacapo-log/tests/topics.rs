@@ -634,3 +634,50 @@ fn topics_files_that_are_gone_are_written_again_by_a_listing() {
     log.close().unwrap();
     assert_eq!(files().len(), before);
 }
+
+/// Found by fuzzing: only readers of everything looked whose records a file holds, so that those of a
+/// topic were given the offsets of others.
+#[test]
+fn a_segment_under_another_ones_name_gives_a_topic_no_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = small().open(dir.path()).unwrap();
+    let lobby = topic("lobby");
+    for number in 0..300 {
+        log.append_to(&lobby, format!("payload {number:0200}").as_bytes())
+            .unwrap();
+    }
+    log.close().unwrap();
+    let files = support::segments(dir.path());
+    let base = |path: &Path| path.file_stem().unwrap().to_str().unwrap().parse::<u64>();
+    let (to, other) = (&files[1], base(&files[1]).unwrap());
+    // Header, frames and footer of the first one; only the footer's base is the second one's.
+    let mut bytes = fs::read(&files[0]).unwrap();
+    let footer = bytes.len() - 4096;
+    let next = u64::from_le_bytes(fs::read(to).unwrap()[footer..][16..24].try_into().unwrap());
+    bytes[footer + 8..footer + 16].copy_from_slice(&other.to_le_bytes());
+    bytes[footer + 16..footer + 24].copy_from_slice(&next.to_le_bytes());
+    let sum = crc32fast::hash(&bytes[footer..footer + 60]);
+    bytes[footer + 60..footer + 64].copy_from_slice(&sum.to_le_bytes());
+    fs::write(to, bytes).unwrap();
+    topics_files(dir.path())
+        .iter()
+        .for_each(|path| fs::remove_file(path).unwrap());
+
+    let log = Log::options().open_read_only(dir.path()).unwrap();
+    let mut replay = log.replay(Start::Oldest).topic(&lobby);
+    let mut errors = 0;
+    while let Some(read) = replay.next() {
+        match read {
+            Ok(record) => {
+                let expected = format!("payload {:0200}", record.offset().get());
+                assert_eq!(record.payload(), expected.as_bytes());
+            }
+            Err(ReadError::Corrupt(_)) => {
+                errors += 1;
+                replay.skip_damage();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(errors > 0, "it is reported");
+}
