@@ -5,7 +5,7 @@
 //! hand, for more of them:
 //!
 //! ```text
-//! DACAPO_FILL_LEVELS=200 cargo test --release -p dacapo-log --test filling -- levels
+//! DACAPO_FILL_LEVELS=200 cargo test --release -p dacapo-log --test filling -- level
 //! ```
 
 mod support;
