@@ -196,10 +196,6 @@ impl Reader {
             }
             held => held?,
         };
-        // Without a place: nothing behind its first frame is to be found sound either.
-        segment
-            .check_name()
-            .map_err(|misnamed| misnamed.of_record(self.next))?;
         let found = match segment.base() == self.next {
             true => Ok(Found {
                 position: format::FRAMES_START,
