@@ -37,6 +37,7 @@
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("dacapo-log maps and allocates files in ways that it knows of 64-bit Linux only");
 
+mod arrival;
 mod backup;
 mod clock;
 mod compaction;
@@ -99,6 +100,7 @@ mod verify;
 mod watermark;
 mod writer;
 
+pub use arrival::Arrival;
 pub use backup::Backup;
 pub use compaction::{CompactError, Compacted, Compaction};
 pub use error::{

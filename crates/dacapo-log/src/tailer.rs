@@ -3,18 +3,19 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
-use event_listener::{EventListener, Listener};
 use futures_core::Stream;
 
+use crate::arrival::{Arrival, Listening};
 use crate::error::ReadError;
 use crate::log::Shared;
 use crate::offset::{Checkpoint, Offset, Start};
 use crate::reader::Reader;
-use crate::record::Record;
+use crate::record::{Record, RecordRef};
 use crate::topic::Topic;
-use crate::topics::{Registration, TopicListener};
+use crate::topics::Registration;
 use crate::watermark::Watermark;
 
 /// A reader that follows the log live; made by [`Log::tail`](crate::Log::tail).
@@ -52,46 +53,45 @@ pub struct Tailer {
     refused: Option<ReadError>,
     /// Of a tailer of topics that has waited.
     registration: Option<Registration>,
-    listener: Option<Listening>,
-}
-
-/// What a tailer waits for.
-#[derive(Debug)]
-enum Listening {
-    /// Any record.
-    All(EventListener),
-    /// One of its topics.
-    Topics(TopicListener),
-}
-
-impl Listening {
-    /// Ends it without a word to others, who are told themselves.
-    fn discard(self) {
-        match self {
-            Self::All(listener) => drop(listener.discard()),
-            Self::Topics(listener) => listener.discard(),
-        }
-    }
+    /// Of a wait that has begun.
+    arrival: Option<Arrival>,
 }
 
 impl Tailer {
     pub(crate) fn new(shared: Arc<Shared>, start: Start) -> Self {
-        // What keeps a read-only log from seeing its end is met there.
-        let _ = shared.refresh();
-        let (next, refused) = match shared.resolve(start) {
-            Ok(next) => (next, None),
-            Err(error) => (shared.visible.get(), Some(error)),
-        };
-        let mut reader = Reader::new(shared, next);
-        reader.begins_anew(start == Start::Oldest);
-        reader.passes_pruned(matches!(start, Start::AtOrOldest(_)));
+        let (reader, refused) = start_reading(shared, start);
         Self {
             reader,
             durable_only: false,
             refused,
             registration: None,
-            listener: None,
+            arrival: None,
         }
+    }
+
+    /// Goes on from `start` instead, with the same topics. A start that cannot be is what reading
+    /// returns, as an error.
+    ///
+    /// ```
+    /// use dacapo_log::{Log, Start};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path())?;
+    /// log.append_batch(["one", "two"])?;
+    /// let mut tailer = log.tail(Start::Latest);
+    /// tailer.seek(Start::Oldest);
+    /// assert_eq!(tailer.next_blocking()?.payload(), b"one");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn seek(&mut self, start: Start) {
+        let (mut reader, refused) = start_reading(Arc::clone(self.reader.shared()), start);
+        if let Some(filter) = self.reader.filter() {
+            reader.select(|selected| selected.clone_from(filter));
+        }
+        self.reader = reader;
+        self.refused = refused;
     }
 
     /// Reads durable records only: never one that a power cut could undo.
@@ -122,14 +122,8 @@ impl Tailer {
 
     /// What it waits for is about to change.
     fn forget_waiting(&mut self) {
-        self.stop_listening();
+        self.arrival = None;
         self.registration = None;
-    }
-
-    fn stop_listening(&mut self) {
-        if let Some(listener) = self.listener.take() {
-            listener.discard();
-        }
     }
 
     /// The offset of the next record, or, of a reader of topics, one before which it has seen all.
@@ -155,6 +149,20 @@ impl Tailer {
     /// [`skip_damage`](Self::skip_damage), and behind [`Lost`](ReadError::Lost) records by itself, as
     /// behind dropped ones if it began with [`Start::AtOrOldest`].
     pub fn try_next(&mut self) -> Result<Option<Record>, ReadError> {
+        Ok(self.advance()?.then(|| self.reader.record()))
+    }
+
+    /// As [`try_next`](Self::try_next), borrowed: without counting a reference to the record's segment.
+    ///
+    /// # Errors
+    /// As [`try_next`](Self::try_next).
+    #[inline]
+    pub fn try_next_ref(&mut self) -> Result<Option<RecordRef<'_>>, ReadError> {
+        Ok(self.advance()?.then(|| self.reader.record_ref()))
+    }
+
+    #[inline]
+    fn advance(&mut self) -> Result<bool, ReadError> {
         if let Some(refused) = &self.refused {
             return Err(refused.clone());
         }
@@ -166,9 +174,9 @@ impl Tailer {
             limit = self.watermark().get();
         }
         match self.reader.advance(limit)? {
-            true => Ok(Some(self.reader.record())),
+            true => Ok(true),
             false if closed => Err(ReadError::Closed),
-            false => Ok(None),
+            false => Ok(false),
         }
     }
 
@@ -183,19 +191,15 @@ impl Tailer {
     fn poll_record(&mut self, cx: &mut Context<'_>) -> Poll<Result<Record, ReadError>> {
         loop {
             if let Some(record) = self.try_next().transpose() {
-                self.stop_listening();
+                self.arrival = None;
                 return Poll::Ready(record);
             }
-            match &mut self.listener {
+            match &mut self.arrival {
                 // Look again: a record may have landed before we began to listen.
-                None => self.listener = Some(self.listen()),
-                Some(Listening::All(listener)) => {
-                    std::task::ready!(Pin::new(listener).poll(cx));
-                    self.listener = None;
-                }
-                Some(Listening::Topics(listener)) => {
-                    std::task::ready!(listener.poll(cx));
-                    self.stop_listening();
+                None => self.arrival = Some(self.arrival()),
+                Some(arrival) => {
+                    ready!(Pin::new(arrival).poll(cx));
+                    self.arrival = None;
                 }
             }
         }
@@ -210,23 +214,42 @@ impl Tailer {
             if let Some(record) = self.try_next()? {
                 return Ok(record);
             }
-            let listener = self.listen();
+            let arrival = self.arrival();
             // Look again: a record may have landed before we began to listen.
-            match self.try_next() {
-                Ok(None) => {}
-                found => {
-                    listener.discard();
-                    return found.map(|record| record.expect("there is one"));
-                }
+            if let Some(record) = self.try_next()? {
+                return Ok(record);
             }
-            match listener {
-                Listening::All(listener) => listener.wait(),
-                Listening::Topics(listener) => listener.wait(),
+            arrival.wait();
+        }
+    }
+
+    /// As [`next_blocking`](Self::next_blocking), for at most `timeout`: `None` if nothing came.
+    ///
+    /// # Errors
+    /// As [`try_next`](Self::try_next).
+    pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Record>, ReadError> {
+        let Some(deadline) = Instant::now().checked_add(timeout) else {
+            return self.next_blocking().map(Some);
+        };
+        loop {
+            if let Some(record) = self.try_next()? {
+                return Ok(Some(record));
+            }
+            let arrival = self.arrival();
+            // Look again: a record may have landed before we began to listen.
+            if let Some(record) = self.try_next()? {
+                return Ok(Some(record));
+            }
+            if !arrival.wait_until(deadline) {
+                return self.try_next();
             }
         }
     }
 
-    fn listen(&mut self) -> Listening {
+    /// Begins to listen for what this tailer reads; look again with [`try_next`](Self::try_next)
+    /// before waiting. For those who wait beside other events, or for a tailer that they share:
+    /// everybody else waits with [`next`](Self::next).
+    pub fn arrival(&mut self) -> Arrival {
         let listening = match self.reader.filter() {
             None => Listening::All(self.watermark().moved()),
             Some(filter) => {
@@ -238,7 +261,7 @@ impl Tailer {
             }
         };
         self.reader.shared().watch();
-        listening
+        Arrival::new(listening)
     }
 
     /// After [`ReadError::Corrupt`] or [`ReadError::SegmentMissing`]: moves behind the damage, and
@@ -256,9 +279,30 @@ impl Tailer {
     }
 }
 
-impl Drop for Tailer {
-    fn drop(&mut self) {
-        self.stop_listening();
+/// A reader at `start`, or what keeps it from there.
+fn start_reading(shared: Arc<Shared>, start: Start) -> (Reader, Option<ReadError>) {
+    // What keeps a read-only log from seeing its end is met when it is read.
+    let _ = shared.refresh();
+    let (next, refused) = match shared.resolve(start) {
+        Ok(next) => (next, None),
+        Err(error) => (shared.visible.get(), Some(error)),
+    };
+    let mut reader = Reader::new(shared, next);
+    reader.begins_anew(start == Start::Oldest);
+    reader.passes_pruned(matches!(start, Start::AtOrOldest(_)));
+    (reader, refused)
+}
+
+/// Another reader of the same records, at the same place.
+impl Clone for Tailer {
+    fn clone(&self) -> Self {
+        Self {
+            reader: self.reader.clone(),
+            durable_only: self.durable_only,
+            refused: self.refused.clone(),
+            registration: None,
+            arrival: None,
+        }
     }
 }
 
@@ -266,7 +310,7 @@ impl Stream for Tailer {
     type Item = Result<Record, ReadError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match std::task::ready!(self.get_mut().poll_record(cx)) {
+        match ready!(self.get_mut().poll_record(cx)) {
             Err(ReadError::Closed) => Poll::Ready(None),
             record => Poll::Ready(Some(record)),
         }

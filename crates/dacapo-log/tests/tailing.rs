@@ -5,9 +5,10 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dacapo_log::{Log, Offset, ReadError, Record, Start, SyncError};
+use dacapo_log::{Log, Offset, ReadError, Record, Start, SyncError, Tailer, Topic};
 use futures_lite::StreamExt;
 use futures_lite::future::{block_on, poll_once};
 use support::{quiet, small_segments};
@@ -370,5 +371,94 @@ fn a_read_only_log_follows_across_a_restart_of_the_writer() {
                 i.to_le_bytes()
             );
         }
+    }
+}
+
+#[test]
+fn a_tailer_goes_on_from_wherever_it_is_told_to_with_the_same_topics() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = quiet().open(dir.path()).unwrap();
+    let (lobby, hall) = (Topic::new("lobby").unwrap(), Topic::new("hall").unwrap());
+    for i in 0..6u8 {
+        let topic = if i % 2 == 0 { &lobby } else { &hall };
+        log.append_to(topic, &[i]).unwrap();
+    }
+    let mut tailer = log.tail(Start::Latest).topic(&lobby);
+    assert!(tailer.try_next().unwrap().is_none());
+
+    tailer.seek(Start::At(Offset::new(1)));
+
+    assert_eq!(tailer.next_blocking().unwrap().payload(), [2]);
+    let refused = Start::At(Offset::new(7));
+    tailer.seek(refused);
+    let error = tailer.try_next().unwrap_err();
+    assert!(matches!(error, ReadError::BeyondEnd { .. }), "{error}");
+    tailer.seek(Start::Oldest);
+    assert_eq!(tailer.next_blocking().unwrap().payload(), [0]);
+}
+
+#[test]
+fn a_clone_of_a_tailer_reads_on_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = quiet().open(dir.path()).unwrap();
+    log.append_batch([[0], [1], [2]]).unwrap();
+    let mut tailer = log.tail(Start::Oldest);
+    tailer.next_blocking().unwrap();
+
+    let mut clone = tailer.clone();
+
+    let rest = |tailer: &mut Tailer| -> Vec<u8> {
+        std::iter::from_fn(|| tailer.try_next().unwrap())
+            .map(|record| record.payload()[0])
+            .collect()
+    };
+    assert_eq!(rest(&mut clone), [1, 2]);
+    assert_eq!(rest(&mut tailer), [1, 2]);
+}
+
+#[test]
+fn a_wait_ends_with_its_time_or_with_what_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = quiet().open(dir.path()).unwrap();
+    let (lobby, hall) = (Topic::new("lobby").unwrap(), Topic::new("hall").unwrap());
+    let tailers = [
+        log.tail(Start::Oldest),
+        log.tail(Start::Oldest).topic(&lobby),
+        log.tail(Start::Oldest).topic(&lobby).topic(&hall),
+    ];
+    for mut tailer in tailers.clone() {
+        let nothing = tailer.next_timeout(Duration::from_millis(1)).unwrap();
+        assert!(nothing.is_none());
+        assert!(!tailer.arrival().wait_until(Instant::now()));
+    }
+    let waiting: Vec<_> = tailers
+        .into_iter()
+        .map(|mut tailer| thread::spawn(move || tailer.next_timeout(Duration::MAX)))
+        .collect();
+    log.append_to(&lobby, b"came").unwrap();
+    for waiting in waiting {
+        let record = waiting.join().unwrap().unwrap().expect("it came");
+        assert_eq!(record.payload(), b"came");
+    }
+}
+
+#[test]
+fn several_wait_for_one_tailer_and_each_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = quiet().open(dir.path()).unwrap();
+    let lobby = Topic::new("lobby").unwrap();
+    for mut tailer in [
+        log.tail(Start::Oldest),
+        log.tail(Start::Oldest).topic(&lobby),
+    ] {
+        let arrivals = [tailer.arrival(), tailer.arrival()];
+        let dropped = tailer.arrival();
+        drop(dropped);
+        let waiting = arrivals.map(|arrival| thread::spawn(move || arrival.wait()));
+        log.append_to(&lobby, b"now").unwrap();
+        for waiting in waiting {
+            waiting.join().unwrap();
+        }
+        assert_eq!(tailer.try_next_ref().unwrap().unwrap().payload(), b"now");
     }
 }

@@ -15,7 +15,7 @@ use crate::topics::Filter;
 
 use self::selection::Selection;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Reader {
     shared: Arc<Shared>,
     /// The next record to read.
@@ -35,7 +35,7 @@ pub(crate) struct Reader {
     passes_pruned: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Place {
     segment: Arc<Segment>,
     position: usize,

@@ -19,7 +19,7 @@ use crate::segments::Summary;
 use crate::topics::{self, Filter, Place as Wanted};
 
 /// What a reader wants, and what it knows of it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Selection {
     filter: Filter,
     /// By topic, the offset before which its records are dead; as of when reading began.
@@ -34,7 +34,7 @@ pub(super) struct Selection {
 }
 
 /// The segment that was asked last.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct FoundIn {
     base: Offset,
     /// Where it was walked: the positions are those of this mapping.

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use event_listener::{Event, EventListener, Listener};
 use hashbrown::HashTable;
@@ -196,20 +197,31 @@ impl TopicListener {
         }
     }
 
-    /// As [`poll`](Self::poll), blocking the thread.
-    pub(crate) fn wait(mut self) {
+    /// As [`poll`](Self::poll), blocking the thread, until `deadline` at the latest: whether it was told.
+    pub(crate) fn wait(mut self, deadline: Option<Instant>) -> bool {
         if self.listeners.len() == 1
             && let Some(only) = self.listeners.pop()
         {
-            return only.wait();
+            return match deadline {
+                Some(deadline) => only.wait_deadline(deadline).is_some(),
+                None => {
+                    only.wait();
+                    true
+                }
+            };
         }
         let (parker, unparker) = parking::pair();
         let waker = unparker.into();
         loop {
-            if self.poll(&mut Context::from_waker(&waker)).is_ready() {
-                return self.discard();
+            let told = self.poll(&mut Context::from_waker(&waker)).is_ready();
+            if told || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                self.discard();
+                return told;
             }
-            parker.park();
+            match deadline {
+                Some(deadline) => drop(parker.park_deadline(deadline)),
+                None => parker.park(),
+            }
         }
     }
 }
