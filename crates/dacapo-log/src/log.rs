@@ -970,6 +970,12 @@ impl Log {
         self.inner.shared.epoch()
     }
 
+    /// Whether the log was opened with [`Options::open_read_only`].
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.inner.writer.is_none()
+    }
+
     /// The log's directory.
     #[must_use]
     pub fn dir(&self) -> &Path {

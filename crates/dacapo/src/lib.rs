@@ -1,0 +1,60 @@
+//! A typed channel on disk: every receiver replays from the first message, after a restart, a crash
+//! or a deploy, and then follows live.
+//!
+//! ```
+//! use dacapo::ReplayChannel;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Debug, PartialEq, Serialize, Deserialize)]
+//! struct Order {
+//!     id: u64,
+//!     item: String,
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path();
+//! let orders = ReplayChannel::<Order>::open(dir)?;
+//! orders.sender().send(&Order { id: 1, item: "tea".into() })?;
+//! drop(orders); // or kill the process
+//!
+//! let orders = ReplayChannel::<Order>::open(dir)?;
+//! let receiver = orders.receiver();
+//! assert_eq!(receiver.receive_blocking()?.item, "tea");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`ReplayChannel`] opens a channel, alone in its directory or as one of many in a
+//!   [`Log`], and makes the two ends of it.
+//! - [`Sender::send`] returns when the message is visible and safe from a killed process,
+//!   [`Sender::send_durable`] when it is safe from a power cut.
+//! - [`Receiver::receive`] is async, on any runtime; [`Receiver::receive_blocking`] needs none. A
+//!   receiver is a [`Stream`](futures_core::Stream) too.
+//! - [`Codec`] says how messages become bytes: [`Postcard`] by default, [`Json`], or [`Raw`] bytes.
+//! - What is underneath, from fsync to retention, is the crate [`dacapo_log`].
+
+mod builder;
+mod channel;
+mod codec;
+mod error;
+mod message;
+mod receiver;
+mod schema;
+mod sender;
+mod wait;
+
+pub use builder::Builder;
+pub use channel::ReplayChannel;
+pub use codec::{Codec, CodecError, Decode, Encode, Json, Postcard, Raw};
+pub use dacapo_log::{Checkpoint, Epoch, Flush, Log, Offset, Retention, Stamp, Start, Topic};
+pub use error::{DecodeError, OpenError, ReceiveError, SchemaMismatch, SendError};
+pub use message::Message;
+pub use receiver::{Messages, Receiver};
+pub use schema::Schema;
+pub use sender::Sender;
+
+/// The README's programs are compiled, and run where they end.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

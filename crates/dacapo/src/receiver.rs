@@ -1,0 +1,397 @@
+//! The end of a channel that receives.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use dacapo_log::{Checkpoint, Offset, ReadError, RecordRef, Start, Tailer};
+use futures_core::Stream;
+
+use crate::channel::Shared;
+use crate::codec::{Decode, Postcard};
+use crate::error::{DecodeError, ReceiveError};
+use crate::message::{self, Message};
+use crate::wait::Wait;
+
+/// Receives messages; made by [`ReplayChannel::receiver`](crate::ReplayChannel::receiver).
+///
+/// It begins with the oldest message and then follows live, and holds nothing but a position. Shared by
+/// reference, its users compete: each message goes to one of them. A clone is independent, and begins
+/// where this one stands.
+///
+/// Every way of receiving comes twice: `receive` returns the message, decoded, and `message` a
+/// [`Message`], which has its offset and time, and is decoded when asked. Both wait on any async
+/// runtime; `_blocking` and `_timeout` block the thread, and `try_` does not wait.
+///
+/// ```
+/// use dacapo::{ReceiveError, ReplayChannel};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let channel = ReplayChannel::<String>::temporary()?;
+/// let receiver = channel.receiver();
+/// channel.sender().send("hello")?;
+/// drop(channel); // nobody is left who could send
+///
+/// futures_lite::future::block_on(async {
+///     assert_eq!(receiver.receive().await?, "hello");
+///     assert!(matches!(receiver.receive().await, Err(ReceiveError::Closed)));
+///     Ok(())
+/// })
+/// # }
+/// ```
+pub struct Receiver<T, C = Postcard> {
+    tailer: Mutex<Tailer>,
+    /// The tailer sees the channel's topic only. Otherwise records of topics are others'.
+    is_labelled: bool,
+    shared: Arc<Shared>,
+    codec: C,
+    /// Of the stream.
+    wait: Option<Wait>,
+    message: PhantomData<fn() -> T>,
+}
+
+impl<T, C: for<'a> Decode<'a, T>> Receiver<T, C> {
+    pub(crate) fn new(tailer: Tailer, is_labelled: bool, shared: Arc<Shared>, codec: C) -> Self {
+        Self {
+            tailer: Mutex::new(tailer),
+            is_labelled,
+            shared,
+            codec,
+            wait: None,
+            message: PhantomData,
+        }
+    }
+
+    /// Receives messages only that a power cut cannot undo.
+    #[must_use]
+    pub fn durable_only(self) -> Self {
+        let tailer = self.tailer.into_inner();
+        let tailer = tailer.unwrap_or_else(PoisonError::into_inner);
+        Self {
+            tailer: Mutex::new(tailer.durable_only()),
+            ..self
+        }
+    }
+
+    /// Waits for the next message. Cancel-safe: dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// See [`ReceiveError`]. Behind a message that cannot be decoded, and behind messages that were
+    /// dropped or lost, the next call goes on.
+    pub async fn receive(&self) -> Result<T, ReceiveError> {
+        Ok(self.wait_with(|record| self.decode(record)).await??)
+    }
+
+    /// As [`receive`](Self::receive), blocking the thread.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub fn receive_blocking(&self) -> Result<T, ReceiveError> {
+        let received = self.block_with(None, |record| self.decode(record))?;
+        Ok(received.expect("without a deadline, it came")?)
+    }
+
+    /// As [`receive_blocking`](Self::receive_blocking), for at most `timeout`: `None` if nothing came.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub fn receive_timeout(&self, timeout: Duration) -> Result<Option<T>, ReceiveError> {
+        let deadline = Instant::now().checked_add(timeout);
+        let received = self.block_with(deadline, |record| self.decode(record))?;
+        Ok(received.transpose()?)
+    }
+
+    /// The next message, if it is there already.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive).
+    pub fn try_receive(&self) -> Result<Option<T>, ReceiveError> {
+        let received = self.try_with(|record| self.decode(record))?;
+        Ok(received.transpose()?)
+    }
+
+    /// As [`receive`](Self::receive), as it is stored, with its offset and time.
+    ///
+    /// # Errors
+    /// As [`receive`](Self::receive), but that it is not decoded.
+    pub async fn message(&self) -> Result<Message<T, C>, ReceiveError> {
+        self.wait_with(|record| self.keep(record)).await
+    }
+
+    /// As [`message`](Self::message), blocking the thread.
+    ///
+    /// # Errors
+    /// As [`message`](Self::message).
+    pub fn message_blocking(&self) -> Result<Message<T, C>, ReceiveError> {
+        let received = self.block_with(None, |record| self.keep(record))?;
+        Ok(received.expect("without a deadline, it came"))
+    }
+
+    /// As [`message_blocking`](Self::message_blocking), for at most `timeout`: `None` if nothing came.
+    ///
+    /// # Errors
+    /// As [`message`](Self::message).
+    pub fn message_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<Option<Message<T, C>>, ReceiveError> {
+        let deadline = Instant::now().checked_add(timeout);
+        self.block_with(deadline, |record| self.keep(record))
+    }
+
+    /// As [`try_receive`](Self::try_receive), as it is stored, with its offset and time.
+    ///
+    /// # Errors
+    /// As [`message`](Self::message).
+    pub fn try_message(&self) -> Result<Option<Message<T, C>>, ReceiveError> {
+        self.try_with(|record| self.keep(record))
+    }
+
+    /// The next message, if it is there already, without receiving it.
+    ///
+    /// # Errors
+    /// As [`message`](Self::message).
+    pub fn peek(&self) -> Result<Option<Message<T, C>>, ReceiveError> {
+        let mut ahead = self.tailer().clone();
+        self.take(&mut ahead, |record| self.keep(record))
+    }
+
+    /// An iterator that blocks for each message, and ends when the channel is closed.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let channel = dacapo::ReplayChannel::<u32>::temporary()?;
+    /// let receiver = channel.receiver();
+    /// channel.sender().send_batch(&[1, 2, 3])?;
+    /// drop(channel);
+    /// let all: Result<Vec<u32>, _> = receiver.iter().collect();
+    /// assert_eq!(all?, [1, 2, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn iter(&self) -> Messages<'_, T, C> {
+        Messages { receiver: self }
+    }
+
+    /// The offset of the next message, or one before which there are none that it has not received.
+    #[must_use]
+    pub fn offset(&self) -> Offset {
+        self.tailer().next_offset()
+    }
+
+    /// The position behind the last message received: keep it, and go on with [`Start::Resume`], in
+    /// another process too.
+    #[must_use]
+    pub fn checkpoint(&self) -> Checkpoint {
+        self.tailer().checkpoint()
+    }
+
+    /// Goes on from `start` instead. A start that cannot be is what receiving returns, as an error.
+    pub fn seek(&self, start: Start) {
+        self.tailer().seek(start);
+        // Who waits may have something to receive now.
+        self.shared.bell.notify(usize::MAX);
+    }
+
+    /// Moves behind damage that [`receive`](Self::receive) has reported as
+    /// [`Corrupt`](ReadError::Corrupt) or [`SegmentMissing`](ReadError::SegmentMissing), and returns the
+    /// offset at which receiving goes on.
+    pub fn skip_damage(&self) -> Offset {
+        self.tailer().skip_damage()
+    }
+
+    fn tailer(&self) -> MutexGuard<'_, Tailer> {
+        // A codec that panics leaves the tailer behind its message, where it belongs.
+        self.tailer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn decode(&self, record: RecordRef<'_>) -> Result<T, DecodeError> {
+        message::decode(
+            &self.codec,
+            record.offset(),
+            record.topic(),
+            record.payload(),
+        )
+    }
+
+    fn keep(&self, record: RecordRef<'_>) -> Message<T, C> {
+        Message::new(record.to_record(), self.codec.clone())
+    }
+
+    fn try_with<R>(
+        &self,
+        take: impl FnOnce(RecordRef<'_>) -> R,
+    ) -> Result<Option<R>, ReceiveError> {
+        self.take(&mut self.tailer(), take)
+    }
+
+    /// Takes the next message, if it is there.
+    fn take<R>(
+        &self,
+        tailer: &mut Tailer,
+        take: impl FnOnce(RecordRef<'_>) -> R,
+    ) -> Result<Option<R>, ReceiveError> {
+        loop {
+            // Before the look: what was sent before the closing is received.
+            let closed = self.shared.is_closed();
+            match tailer.try_next_ref() {
+                Ok(Some(record)) if self.is_message(record) => return Ok(Some(take(record))),
+                Ok(Some(_)) => {}
+                Ok(None) if closed => return Err(ReceiveError::Closed),
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    if let Some(offset) = behind(&error) {
+                        tailer.seek(Start::AtOrOldest(offset));
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Whether a record is a message of this channel: not that of a topic in a channel without one,
+    /// and not the deletion of the messages before it.
+    fn is_message(&self, record: RecordRef<'_>) -> bool {
+        !record.is_deletion() && (self.is_labelled || record.topic().is_empty())
+    }
+
+    /// Begins to wait; look again before waiting.
+    fn wait(&self) -> Wait {
+        let told = self.shared.bell.listen();
+        Wait::new(self.tailer().arrival(), told)
+    }
+
+    async fn wait_with<R>(
+        &self,
+        mut take: impl FnMut(RecordRef<'_>) -> R,
+    ) -> Result<R, ReceiveError> {
+        loop {
+            if let Some(taken) = self.try_with(&mut take)? {
+                return Ok(taken);
+            }
+            let wait = self.wait();
+            // Look again: a message may have landed before we began to listen.
+            if let Some(taken) = self.try_with(&mut take)? {
+                return Ok(taken);
+            }
+            wait.await;
+        }
+    }
+
+    fn block_with<R>(
+        &self,
+        deadline: Option<Instant>,
+        mut take: impl FnMut(RecordRef<'_>) -> R,
+    ) -> Result<Option<R>, ReceiveError> {
+        loop {
+            if let Some(taken) = self.try_with(&mut take)? {
+                return Ok(Some(taken));
+            }
+            let wait = self.wait();
+            // Look again: a message may have landed before we began to listen.
+            if let Some(taken) = self.try_with(&mut take)? {
+                return Ok(Some(taken));
+            }
+            if !wait.block(deadline) {
+                return self.try_with(&mut take);
+            }
+        }
+    }
+}
+
+/// An independent receiver that stands where this one does.
+impl<T, C: Clone> Clone for Receiver<T, C> {
+    fn clone(&self) -> Self {
+        let tailer = self.tailer.lock().unwrap_or_else(PoisonError::into_inner);
+        Self {
+            tailer: Mutex::new(tailer.clone()),
+            is_labelled: self.is_labelled,
+            shared: Arc::clone(&self.shared),
+            codec: self.codec.clone(),
+            wait: None,
+            message: PhantomData,
+        }
+    }
+}
+
+/// Nothing in it is pinned.
+impl<T, C> Unpin for Receiver<T, C> {}
+
+/// Ends when the channel is closed and everything was received; goes on behind other errors as
+/// [`Receiver::receive`] does.
+impl<T, C: for<'a> Decode<'a, T>> Stream for Receiver<T, C> {
+    type Item = Result<T, ReceiveError>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(received) = this.try_receive().transpose() {
+                this.wait = None;
+                return Poll::Ready(unless_closed(received));
+            }
+            match &mut this.wait {
+                // Look again: a message may have landed before we began to listen.
+                None => this.wait = Some(this.wait()),
+                Some(wait) => {
+                    ready!(Pin::new(wait).poll(cx));
+                    this.wait = None;
+                }
+            }
+        }
+    }
+}
+
+/// Where receiving goes on after an error that is said once.
+fn behind(error: &ReadError) -> Option<Offset> {
+    match *error {
+        ReadError::Pruned { oldest, .. } => Some(oldest),
+        ReadError::Rewound { resume_at, .. } => Some(resume_at),
+        _ => None,
+    }
+}
+
+fn unless_closed<T>(received: Result<T, ReceiveError>) -> Option<Result<T, ReceiveError>> {
+    match received {
+        Err(ReceiveError::Closed) => None,
+        received => Some(received),
+    }
+}
+
+/// A blocking iterator over messages; made by [`Receiver::iter`].
+#[must_use = "nothing is received until it is iterated"]
+pub struct Messages<'a, T, C = Postcard> {
+    receiver: &'a Receiver<T, C>,
+}
+
+impl<T, C: for<'a> Decode<'a, T>> Iterator for Messages<'_, T, C> {
+    type Item = Result<T, ReceiveError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        unless_closed(self.receiver.receive_blocking())
+    }
+}
+
+impl<'a, T, C: for<'b> Decode<'b, T>> IntoIterator for &'a Receiver<T, C> {
+    type Item = Result<T, ReceiveError>;
+    type IntoIter = Messages<'a, T, C>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl<T, C> fmt::Debug for Messages<'_, T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Messages").finish_non_exhaustive()
+    }
+}
+
+impl<T, C> fmt::Debug for Receiver<T, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiver").finish_non_exhaustive()
+    }
+}
