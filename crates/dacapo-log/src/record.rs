@@ -173,6 +173,12 @@ impl<'a> RecordRef<'a> {
         self.span.topic(self.segment.published())
     }
 
+    /// Whether the record has a topic.
+    #[must_use]
+    pub fn has_topic(&self) -> bool {
+        self.span.topic_bytes > 0
+    }
+
     /// Whether this record deletes all earlier ones of its topic; see [`Record::is_deletion`].
     #[must_use]
     pub fn is_deletion(&self) -> bool {

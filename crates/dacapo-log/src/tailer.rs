@@ -49,6 +49,8 @@ use crate::watermark::Watermark;
 pub struct Tailer {
     reader: Reader,
     durable_only: bool,
+    /// Where the log ended when it was last looked at.
+    limit: Offset,
     /// A start that cannot be; reported for as long as it is asked.
     refused: Option<ReadError>,
     /// Of a tailer of topics that has waited.
@@ -63,6 +65,7 @@ impl Tailer {
         Self {
             reader,
             durable_only: false,
+            limit: Offset::ZERO,
             refused,
             registration: None,
             arrival: None,
@@ -91,6 +94,7 @@ impl Tailer {
             reader.select(|selected| selected.clone_from(filter));
         }
         self.reader = reader;
+        self.limit = Offset::ZERO;
         self.refused = refused;
     }
 
@@ -98,6 +102,7 @@ impl Tailer {
     pub fn durable_only(mut self) -> Self {
         self.forget_waiting();
         self.durable_only = true;
+        self.limit = Offset::ZERO;
         self
     }
 
@@ -163,17 +168,26 @@ impl Tailer {
 
     #[inline]
     fn advance(&mut self) -> Result<bool, ReadError> {
+        // Behind what was there at the last look, others need not be asked.
+        if self.reader.next_offset() < self.limit && self.reader.advance(self.limit)? {
+            return Ok(true);
+        }
+        self.advance_to_new()
+    }
+
+    /// Looks where the log ends now.
+    fn advance_to_new(&mut self) -> Result<bool, ReadError> {
         if let Some(refused) = &self.refused {
             return Err(refused.clone());
         }
         // Before the look at the end: what is appended before the closing is read.
         let closed = self.reader.shared().is_closed();
-        let mut limit = self.watermark().get();
-        if self.reader.next_offset() >= limit {
+        self.limit = self.watermark().get();
+        if self.reader.next_offset() >= self.limit {
             self.reader.shared().refresh()?;
-            limit = self.watermark().get();
+            self.limit = self.watermark().get();
         }
-        match self.reader.advance(limit)? {
+        match self.reader.advance(self.limit)? {
             true => Ok(true),
             false if closed => Err(ReadError::Closed),
             false => Ok(false),
@@ -299,6 +313,7 @@ impl Clone for Tailer {
         Self {
             reader: self.reader.clone(),
             durable_only: self.durable_only,
+            limit: self.limit,
             refused: self.refused.clone(),
             registration: None,
             arrival: None,

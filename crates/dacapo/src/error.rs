@@ -1,5 +1,6 @@
 //! What can go wrong, one enum an operation.
 
+use std::any::type_name;
 use std::io;
 use std::path::PathBuf;
 
@@ -126,14 +127,25 @@ impl From<ReadError> for ReceiveError {
     of_topic(topic)
 )]
 pub struct DecodeError {
-    pub(crate) offset: Offset,
-    pub(crate) topic: String,
-    pub(crate) message: &'static str,
-    pub(crate) codec: String,
-    pub(crate) source: CodecError,
+    offset: Offset,
+    topic: String,
+    message: &'static str,
+    codec: String,
+    source: CodecError,
 }
 
 impl DecodeError {
+    /// The message at `offset` is no `V`.
+    pub(crate) fn new<V>(offset: Offset, topic: &str, codec: &str, source: CodecError) -> Self {
+        Self {
+            offset,
+            topic: topic.to_owned(),
+            message: type_name::<V>(),
+            codec: codec.to_owned(),
+            source,
+        }
+    }
+
     /// Where the message is.
     #[must_use]
     pub fn offset(&self) -> Offset {

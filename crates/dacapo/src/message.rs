@@ -1,6 +1,5 @@
 //! A message as it is stored, with its place and time, and not decoded yet.
 
-use std::any::type_name;
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::SystemTime;
@@ -116,25 +115,11 @@ impl<T, C> Message<T, C> {
     where
         C: Decode<'a, V>,
     {
-        decode(&self.codec, self.offset(), self.topic(), self.payload())
+        let decoded = self.codec.decode(self.payload());
+        decoded.map_err(|source| {
+            DecodeError::new::<V>(self.offset(), self.topic(), self.codec.name(), source)
+        })
     }
-}
-
-/// Decodes the message at `offset`.
-pub(crate) fn decode<'a, V, C: Decode<'a, V>>(
-    codec: &C,
-    offset: Offset,
-    topic: &str,
-    payload: &'a [u8],
-) -> Result<V, DecodeError> {
-    let decoded = codec.decode(payload);
-    decoded.map_err(|source| DecodeError {
-        offset,
-        topic: topic.to_owned(),
-        message: type_name::<V>(),
-        codec: codec.name().to_owned(),
-        source,
-    })
 }
 
 impl<T, C: Clone> Clone for Message<T, C> {

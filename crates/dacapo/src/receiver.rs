@@ -14,7 +14,7 @@ use futures_core::Stream;
 use crate::channel::Shared;
 use crate::codec::{Decode, Postcard};
 use crate::error::{DecodeError, ReceiveError};
-use crate::message::{self, Message};
+use crate::message::Message;
 use crate::wait::Wait;
 
 /// Receives messages; made by [`ReplayChannel::receiver`](crate::ReplayChannel::receiver).
@@ -210,12 +210,10 @@ impl<T, C: for<'a> Decode<'a, T>> Receiver<T, C> {
     }
 
     fn decode(&self, record: RecordRef<'_>) -> Result<T, DecodeError> {
-        message::decode(
-            &self.codec,
-            record.offset(),
-            record.topic(),
-            record.payload(),
-        )
+        let decoded = self.codec.decode(record.payload());
+        decoded.map_err(|source| {
+            DecodeError::new::<T>(record.offset(), record.topic(), self.codec.name(), source)
+        })
     }
 
     fn keep(&self, record: RecordRef<'_>) -> Message<T, C> {
@@ -256,7 +254,7 @@ impl<T, C: for<'a> Decode<'a, T>> Receiver<T, C> {
     /// Whether a record is a message of this channel: not that of a topic in a channel without one,
     /// and not the deletion of the messages before it.
     fn is_message(&self, record: RecordRef<'_>) -> bool {
-        !record.is_deletion() && (self.is_labelled || record.topic().is_empty())
+        !record.is_deletion() && (self.is_labelled || !record.has_topic())
     }
 
     /// Begins to wait; look again before waiting.
