@@ -83,13 +83,19 @@ fn main() -> Result<(), Box<dyn Error>> {
             work.sender().send(&None)?;
         }
         for worker in workers {
-            worker
-                .join()
-                .expect("it does not panic")
-                .map_err(|e| e.to_string())?;
+            let worked = worker.join().expect("it does not panic");
+            worked.map_err(|error| error.to_string())?;
         }
-        Ok(())
+        told
     })
+}
+
+fn tell_outcomes(ended: &Receiver<(u64, Outcome)>, expected: usize) -> Result<(), Box<dyn Error>> {
+    for _ in 0..expected {
+        let (id, outcome) = ended.receive_blocking()?;
+        writeln!(io::stdout(), "job {id}: {outcome:?}")?;
+    }
+    Ok(())
 }
 
 fn run(
