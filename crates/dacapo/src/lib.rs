@@ -37,6 +37,8 @@
 mod builder;
 mod channel;
 mod codec;
+#[cfg(feature = "cursors")]
+mod cursors;
 mod error;
 mod message;
 mod receiver;
@@ -47,6 +49,10 @@ mod wait;
 pub use builder::Builder;
 pub use channel::ReplayChannel;
 pub use codec::{Codec, CodecError, Decode, Encode, Json, Postcard, Raw};
+#[cfg(feature = "cursors")]
+pub use cursors::{
+    Cursor, CursorError, CursorNameError, Cursors, Position, PublishedCursors, StoreNotice,
+};
 pub use dacapo_log::{Checkpoint, Epoch, Flush, Log, Offset, Retention, Stamp, Start, Topic};
 pub use error::{DecodeError, OpenError, ReceiveError, SchemaMismatch, SendError};
 pub use message::Message;
