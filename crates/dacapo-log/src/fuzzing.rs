@@ -2,9 +2,9 @@
 //! functions. Under `--cfg fuzzing` only, which cargo-fuzz sets.
 
 use crate::format::{
-    self, Begin, DICTIONARY_HEAD_BYTES, DictionaryPage, FOOTER_BYTES, FRAMES_START, Footer, Frame,
-    IndexPoint, Kind, META_SLOT_BYTES, Meta, NewFrame, PAD_WORD, SEGMENT_HEADER_BYTES,
-    SegmentHeader, TOPICS_PAGE_BYTES, TOPICS_PAGE_CONTENT_BYTES, TopicsHeader,
+    self, Begin, DictionaryPlace, FOOTER_BYTES, FRAMES_START, Footer, Frame, IndexPoint, Kind,
+    META_SLOT_BYTES, Meta, NewFrame, PAD_WORD, SEGMENT_HEADER_BYTES, SegmentHeader,
+    TOPICS_PAGE_BYTES, TOPICS_PAGE_CONTENT_BYTES, TopicsHeader,
 };
 use crate::index;
 use crate::offset::{Epoch, Offset};
@@ -155,22 +155,31 @@ fn check_topics(bytes: &[u8]) -> Option<()> {
             continue;
         };
         // As a dictionary and as postings, whichever it is.
-        let first = DictionaryPage::first_name(content).map(<[u8]>::to_vec);
-        let mut dictionary = DictionaryPage::new(content);
+        let first = DictionaryPlace::first_name(content).map(<[u8]>::to_vec);
+        let mut place = DictionaryPlace::first(content, header.span);
         let mut is_first = true;
-        while let Some(Some(entry)) = dictionary.as_mut().and_then(DictionaryPage::next_entry) {
-            let is_named = content[DICTIONARY_HEAD_BYTES] == 0 && is_first;
-            assert!(!is_named || first.as_ref() == Some(&entry.name));
+        while let Some(Some(entry)) = place.as_mut().and_then(|it| it.next_entry(content)) {
+            assert!(!is_first || first.as_ref() == Some(&entry.name));
             is_first = false;
-            let end = entry.postings_at.checked_add(entry.postings_bytes);
+            let (share, postings) = (entry.share, entry.postings);
+            let end = postings.at.checked_add(postings.bytes);
             assert!(end.is_some(), "checked as it is read");
-            let postings = entry.lies_in(&header).then_some(content);
-            if let Some(postings) = postings
-                && let Some(numbers) = format::decode_postings(postings, entry.count, header.span)
+            assert!(share.newest().is_some_and(|newest| newest < header.span));
+            let (first, last) = (share.first, share.last);
+            if postings.lies_in(&header)
+                && let Some(numbers) = format::decode_postings(content, share.count, first, last)
             {
-                assert_eq!(numbers.len(), entry.count as usize);
+                assert_eq!(numbers.len(), share.count as usize);
                 assert!(numbers.is_sorted_by(|a, b| a < b));
-                assert!(numbers.last().is_none_or(|&last| last < header.span));
+                let is_first = |number: &u32| *number == first;
+                assert!(numbers.first().is_none_or(is_first));
+                let is_last = |number: &u32| *number == last;
+                assert!(numbers.last().is_none_or(is_last));
+                // Written anew, they are the same numbers.
+                let mut written = Vec::new();
+                format::encode_postings(&numbers, &mut written);
+                let again = format::decode_postings(&written, share.count, first, last);
+                assert_eq!(again, Some(numbers));
             }
         }
         let (producers, _) = content.as_chunks();

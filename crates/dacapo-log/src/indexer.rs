@@ -132,7 +132,8 @@ impl IndexerState {
         };
         let topics = match order.is_labelled {
             true => segment.with_topics(|index| index.encode(segment.published(), nonce, span)),
-            false => TopicsFileBuilder::new(nonce, span).finish(&[]),
+            // All of them are there: what a compaction has left something out of counts as labelled.
+            false => TopicsFileBuilder::new(nonce, span, span).finish(&[]),
         };
         if let Some(topics) = topics {
             topics::store(&self.disk, dir, base, &topics)?;

@@ -869,8 +869,12 @@ impl Log {
         Topics::new(Arc::clone(&self.inner.shared))
     }
 
-    /// The last record of a topic, if it has any. Takes a look into the index of each segment, newest
-    /// first, until one has the topic.
+    /// The last record of a topic, if it has any.
+    ///
+    /// Takes a look into the index of each segment, newest first, until one has the topic: of the segment
+    /// that is appended to, in memory; of an older one, a few pages of a file. So the last record of a
+    /// topic that is in use is found at once, and that of one that has been idle for long, or that there
+    /// never was, with a look for each segment since. Nothing is kept in memory for an idle topic.
     ///
     /// # Errors
     /// As [`get`](Self::get).

@@ -514,7 +514,8 @@ fn a_hold_keeps_records_from_a_topic_limit_and_not_from_a_deletion() {
     drop(hold);
 }
 
-/// A topics file with right checksums, in which a topic's first record is called its deletion.
+/// A topics file with right checksums, in which a topic's first record is called its deletion,
+/// and nothing is said to be behind it.
 /// (Everything before that was removed on its word.)
 #[test]
 fn a_topics_file_that_lies_takes_no_record_that_was_not_deleted() {
@@ -531,9 +532,11 @@ fn a_topics_file_that_lies_takes_no_record_that_was_not_deleted() {
     let newest = topics.max().unwrap();
     let mut bytes = std::fs::read(&newest).unwrap();
     let nonce = u32::from_le_bytes(bytes[12..16].try_into().unwrap());
-    // The first page of the dictionary: behind its head of 12 bytes, two lengths, the name, the count.
+    // The first page of the dictionary: behind its head of 12 bytes a length and the name; then no
+    // records but a deletion, the first of the segment, before which there was none.
     let page = &mut bytes[64..64 + 4096];
-    page[14 + "room".len()] |= 1;
+    page[13 + "room".len()..4092].fill(0);
+    page[13 + "room".len()] = 1;
     let mut sum = crc32fast::Hasher::new_with_initial(nonce);
     sum.update(&page[..4092]);
     page[4092..].copy_from_slice(&sum.finalize().to_le_bytes());

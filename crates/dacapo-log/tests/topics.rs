@@ -635,6 +635,36 @@ fn topics_files_that_are_gone_are_written_again_by_a_listing() {
     assert_eq!(files().len(), before);
 }
 
+#[test]
+fn topics_files_of_an_earlier_build_are_not_used_and_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = support::small_segments().open(dir.path()).unwrap();
+    for _ in 0..40 {
+        log.append_to(&topic("room"), &[7; 1000]).unwrap();
+    }
+    log.close().unwrap();
+    let files = topics_files(dir.path());
+    assert!(files.len() > 1);
+    let version = |file: &std::path::PathBuf| fs::read(file).unwrap()[8];
+    for file in &files {
+        assert_eq!(version(file), 2);
+        let mut bytes = fs::read(file).unwrap();
+        bytes[8] = 1;
+        support::sum_block(&mut bytes[..64]);
+        // It would be a wrong count, if that were read.
+        bytes[64..].fill(0xAB);
+        fs::write(file, bytes).unwrap();
+    }
+    assert!(verify(dir.path(), |_| ()).unwrap().is_sound());
+
+    let log = support::small_segments().open(dir.path()).unwrap();
+    let listed: Vec<_> = log.topics().map(Result::unwrap).collect();
+    assert_eq!((listed.len(), listed[0].records), (1, 40));
+    log.close().unwrap();
+    assert!(files.iter().all(|file| version(file) == 2));
+    assert!(verify(dir.path(), |_| ()).unwrap().is_sound());
+}
+
 /// Found by fuzzing: only readers of everything looked whose records a file holds, so that those of a
 /// topic were given the offsets of others.
 #[test]

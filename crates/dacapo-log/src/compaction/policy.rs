@@ -30,7 +30,7 @@ impl Default for Compaction {
 
 impl Compaction {
     /// How much of a segment has to be waste for it to be rewritten: records that can go, in percent of
-    /// the offsets that the segment stands for; 50 by default.
+    /// those that it has; 50 by default.
     ///
     /// With less of it, space comes back earlier, and is written more often for that.
     pub fn wasted_percent(mut self, percent: u8) -> Self {

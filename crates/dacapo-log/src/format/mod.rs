@@ -36,19 +36,20 @@ pub(crate) use nonce::nonce_of_frames;
 pub(crate) use postings::decode_postings;
 pub(crate) use segment::{FOOTER_BYTES, FOOTER_WORD, Footer, SEGMENT_HEADER_BYTES, SegmentHeader};
 pub(crate) use topics::{
-    DictionaryPage, NewEntry, PRODUCER_BYTES, TOPICS_HEADER_BYTES, TOPICS_PAGE_BYTES,
-    TOPICS_PAGE_CONTENT_BYTES, TopicEntry, TopicsFileBuilder, TopicsHeader, checked_page,
-    decode_producer,
+    DictionaryPlace, NewEntry, PRODUCER_BYTES, Share, Stretch, TOPICS_HEADER_BYTES,
+    TOPICS_PAGE_BYTES, TOPICS_PAGE_CONTENT_BYTES, TopicEntry, TopicsFileBuilder, TopicsHeader,
+    checked_page, decode_producer,
 };
 
-/// The checksums themselves: a fuzzer puts right ones on bytes that nobody wrote.
+/// The checksums themselves, and more: a fuzzer puts right ones on bytes that nobody wrote.
 #[cfg(fuzzing)]
 pub(crate) use {
     frame::{FRAME_SUMMED_FROM, checksum},
     index::index_checksum,
     meta::meta_checksum,
+    postings::encode_postings,
     segment::seal_block,
-    topics::{DICTIONARY_HEAD_BYTES, page_checksum},
+    topics::page_checksum,
 };
 
 pub(crate) const FORMAT_VERSION: u32 = 1;

@@ -244,32 +244,24 @@ fn deletions(
         summary.base < range.end && summary.footer.as_ref().is_none_or(ends_behind)
     };
     for summary in shared.segments.summaries().iter().filter(|s| behind(s)) {
-        let shares = topics::ask(
+        let found = topics::ask(
             shared,
             summary,
-            |file| match file.has_deletions() {
-                true => file.shares(filter),
-                false => Ok(Vec::new()),
-            },
-            |index, segment| match index.has_deletions() {
-                true => index.shares(segment.published(), filter),
-                false => Vec::new(),
-            },
+            |file| file.deletions(filter),
+            |index, segment| index.deletions(segment.published(), filter),
         );
-        let shares = match shares {
+        let found = match found {
             // Whoever reads it is told.
             Err(ReadError::SegmentMissing { .. } | ReadError::Corrupt(_)) => continue,
-            shares => shares?,
+            found => found?,
         };
         let mut hides_earlier = false;
-        for share in shares {
-            if let Some(deletion) = share.deletion {
-                let deletion = summary.base.plus(deletion.into());
-                match deletion < range.end {
-                    // Oldest first, so that the newest stays.
-                    true => drop(deletions.insert(share.name, deletion)),
-                    false => hides_earlier = true,
-                }
+        for (name, deletion) in found {
+            let deletion = summary.base.plus(deletion.into());
+            match deletion < range.end {
+                // Oldest first, so that the newest stays.
+                true => drop(deletions.insert(name, deletion)),
+                false => hides_earlier = true,
             }
         }
         if hides_earlier && let Ok(segment) = shared.segments.holding(summary.base) {

@@ -5,16 +5,17 @@
 use std::path::{Path, PathBuf};
 
 use super::filter::Filter;
-use super::index::{Place, Share};
+use super::index::Place;
 use crate::disk::{Disk, DiskFile};
 use crate::error::FileError;
 use crate::format::{
-    self, DictionaryPage, Footer, PRODUCER_BYTES, TOPICS_HEADER_BYTES, TOPICS_PAGE_BYTES,
-    TOPICS_PAGE_CONTENT_BYTES, TopicEntry, TopicsHeader,
+    self, DictionaryPlace, Footer, PRODUCER_BYTES, Share, Stretch, TOPICS_HEADER_BYTES,
+    TOPICS_PAGE_BYTES, TOPICS_PAGE_CONTENT_BYTES, TopicEntry, TopicsHeader,
 };
 use crate::offset::Offset;
 use crate::segment::Segment;
 use crate::stamp::Stamp;
+use crate::topic::Topic;
 
 pub(crate) const TOPICS_TEMPORARY: &str = "topics.tmp";
 pub(crate) const TOPICS_SUFFIX: &str = ".topics";
@@ -33,8 +34,8 @@ pub(crate) fn store(disk: &Disk, dir: &Path, base: Offset, bytes: &[u8]) -> Resu
 }
 
 /// Whether there is a topics file of this very segment, and it is not what the segment's frames give.
-/// One of an earlier segment of the same base, or from before a recovery has cut it, is no damage: it is
-/// not used.
+/// One of an earlier segment of the same base, or from before a recovery has cut it, or of another
+/// version, is no damage: it is not used.
 pub(crate) fn is_damaged(disk: &Disk, segment: &Segment) -> bool {
     let (base, nonce) = (segment.base(), segment.nonce());
     let Ok(bytes) = disk.read(&path(segment.dir(), base)) else {
@@ -48,10 +49,11 @@ pub(crate) fn is_damaged(disk: &Disk, segment: &Segment) -> bool {
     let Some(Ok(span)) = span else {
         return true;
     };
-    let header = bytes
-        .first_chunk()
-        .and_then(|h| TopicsHeader::decode(h, nonce));
-    if header.is_some_and(|header| header.span != span) {
+    let block = bytes.first_chunk();
+    let header = block.and_then(|block| TopicsHeader::decode(block, nonce));
+    if block.is_some_and(TopicsHeader::is_of_another_version)
+        || header.is_some_and(|header| header.span != span)
+    {
         return false;
     }
     let expected = segment.with_topics(|index| index.encode(segment.published(), nonce, span));
@@ -113,6 +115,11 @@ impl TopicsFile {
         self.header.deletions > 0
     }
 
+    /// How many records the segment has, of topics or of none, deletions included.
+    pub(crate) fn records(&self) -> u32 {
+        self.header.records
+    }
+
     fn page(&self, number: usize, page: &mut Page) -> Usable<()> {
         if page.number == Some(number) {
             return Ok(());
@@ -132,7 +139,7 @@ impl TopicsFile {
         while high - low > 1 {
             let middle = low + (high - low) / 2;
             self.page(middle, page)?;
-            let first = DictionaryPage::first_name(page.content()).ok_or(Unusable)?;
+            let first = DictionaryPlace::first_name(page.content()).ok_or(Unusable)?;
             if first <= name {
                 low = middle;
             } else {
@@ -145,21 +152,16 @@ impl TopicsFile {
     /// The entries whose names are not before `name`, in order.
     pub(crate) fn entries_from(&self, name: &[u8]) -> Usable<Entries> {
         let mut page = Page::default();
-        let number = self.page_of(name, &mut page)?;
         let mut entries = Entries {
-            next_page: number,
-            queue: Vec::new(),
+            next_page: self.page_of(name, &mut page)?,
             page,
+            place: DictionaryPlace::default(),
+            ahead: None,
         };
-        entries.fill(self)?;
-        while entries
-            .queue
-            .last()
-            .is_some_and(|entry| &entry.name[..] < name)
-        {
-            entries.queue.pop();
-            if entries.queue.is_empty() {
-                entries.fill(self)?;
+        while let Some(entry) = entries.next(self)? {
+            if &entry.name[..] >= name {
+                entries.ahead = Some(entry);
+                break;
             }
         }
         Ok(entries)
@@ -172,8 +174,9 @@ impl TopicsFile {
         let mut page = Page::default();
         let number = self.page_of(name, &mut page)?;
         self.page(number, &mut page)?;
-        let entries = DictionaryPage::new(page.content()).ok_or(Unusable)?;
-        entries.find(name).ok_or(Unusable)
+        let content = page.content();
+        let place = DictionaryPlace::first(content, self.header.span).ok_or(Unusable)?;
+        place.find(content, name).ok_or(Unusable)
     }
 
     fn entries_of(&self, filter: &Filter) -> Usable<Vec<TopicEntry>> {
@@ -193,15 +196,22 @@ impl TopicsFile {
         Ok(found)
     }
 
-    fn postings(&self, entry: &TopicEntry, page: &mut Page) -> Usable<Vec<u32>> {
+    /// The records of a topic, ascending, without its deletion.
+    pub(crate) fn records_of(
+        &self,
+        share: &Share,
+        postings: Stretch,
+        page: &mut Page,
+    ) -> Usable<Vec<u32>> {
         // Before memory is taken for as many as it says.
-        if !entry.lies_in(&self.header) {
+        if !postings.lies_in(&self.header) {
             return Err(Unusable);
         }
-        let mut bytes = Vec::with_capacity(entry.postings_bytes as usize);
-        let range = entry.postings_at as usize..(entry.postings_at + entry.postings_bytes) as usize;
+        let mut bytes = Vec::with_capacity(postings.bytes as usize);
+        let range = postings.at as usize..(postings.at + postings.bytes) as usize;
         self.read_stream(self.header.postings_page(), range, page, &mut bytes)?;
-        format::decode_postings(&bytes, entry.count, self.header.span).ok_or(Unusable)
+        let (count, first, last) = (share.count, share.first, share.last);
+        format::decode_postings(&bytes, count, first, last).ok_or(Unusable)
     }
 
     /// Each producer's newest append, and its offset less the base.
@@ -235,63 +245,54 @@ impl TopicsFile {
         Ok(())
     }
 
-    /// The records at or behind `from` that the filter lets through, ascending.
+    /// The records at or behind `from` that the filter lets through, deletions included, ascending.
     pub(crate) fn places(&self, filter: &Filter, from: u32) -> Usable<Vec<Place>> {
         let mut places = Vec::new();
         let mut page = Page::default();
-        for entry in self.entries_of(filter)? {
-            let postings = self.postings(&entry, &mut page)?;
-            let behind = postings.partition_point(|&relative| relative < from);
-            places.extend(postings[behind..].iter().map(|&relative| Place {
-                relative,
-                position: None,
-            }));
+        let place = |relative| Place {
+            relative,
+            position: None,
+        };
+        for TopicEntry {
+            share, postings, ..
+        } in self.entries_of(filter)?
+        {
+            if share.newest().is_none_or(|newest| newest < from) {
+                continue;
+            }
+            let records = self.records_of(&share, postings, &mut page)?;
+            let behind = records.partition_point(|&relative| relative < from);
+            places.extend(records[behind..].iter().copied().map(place));
+            let deletion = share.deletion.filter(|&deletion| deletion >= from);
+            places.extend(deletion.map(place));
         }
         places.sort_unstable_by_key(|place| place.relative);
         Ok(places)
     }
 
-    /// The topic's newest record or deletion, and whether it is a record.
-    pub(crate) fn newest(&self, name: &[u8]) -> Usable<Option<(u32, bool)>> {
-        let Some(entry) = self.find(name)? else {
-            return Ok(None);
-        };
-        let postings = self.postings(&entry, &mut Page::default())?;
-        let newest = postings.last().ok_or(Unusable)?;
-        Ok(Some((*newest, !entry.is_deleted || postings.len() > 1)))
+    /// What the segment has of one topic.
+    pub(crate) fn share(&self, topic: &Topic) -> Usable<Option<Share>> {
+        let entry = self.find(topic.as_str().as_bytes())?;
+        Ok(entry.map(|entry| entry.share))
+    }
+
+    /// The topics that the filter lets through and that were deleted in the segment, and where.
+    pub(crate) fn deletions(&self, filter: &Filter) -> Usable<Vec<(Vec<u8>, u32)>> {
+        if !self.has_deletions() {
+            return Ok(Vec::new());
+        }
+        let entries = self.entries_of(filter)?.into_iter();
+        let deletions = entries.filter_map(|entry| Some((entry.name, entry.share.deletion?)));
+        Ok(deletions.collect())
     }
 
     /// Whether a topic that the filter lets through was deleted at or behind `limit`.
     pub(crate) fn is_deleted_behind(&self, filter: &Filter, limit: u32) -> Usable<bool> {
-        if !self.has_deletions() || limit >= self.header.span {
+        if limit >= self.header.span {
             return Ok(false);
         }
-        let is_it = |share: &Share| share.deletion.is_some_and(|deletion| deletion >= limit);
-        Ok(self.shares(filter)?.iter().any(is_it))
-    }
-
-    /// What the segment has of the topics that the filter lets through.
-    pub(crate) fn shares(&self, filter: &Filter) -> Usable<Vec<Share>> {
-        let mut page = Page::default();
-        let entries = self.entries_of(filter)?.into_iter();
-        entries
-            .map(|entry| self.share_of(entry, &mut page))
-            .collect()
-    }
-
-    pub(crate) fn share_of(&self, entry: TopicEntry, page: &mut Page) -> Usable<Share> {
-        let mut records = self.postings(&entry, page)?;
-        let deletion = match entry.is_deleted {
-            true if records.is_empty() => return Err(Unusable),
-            true => Some(records.remove(0)),
-            false => None,
-        };
-        Ok(Share {
-            name: entry.name,
-            dropped: entry.dropped,
-            deletion,
-            records,
-        })
+        let deletions = self.deletions(filter)?;
+        Ok(deletions.iter().any(|&(_, deletion)| deletion >= limit))
     }
 }
 
@@ -321,30 +322,31 @@ impl Page {
 #[derive(Debug)]
 pub(crate) struct Entries {
     next_page: usize,
-    /// Those of the page that was read last, the next one at the end.
-    queue: Vec<TopicEntry>,
+    /// The one before that, in which `place` is.
     page: Page,
+    place: DictionaryPlace,
+    /// An entry that was read already.
+    ahead: Option<TopicEntry>,
 }
 
 impl Entries {
-    fn fill(&mut self, file: &TopicsFile) -> Usable<()> {
-        while self.queue.is_empty() && self.next_page < file.header.dictionary_pages as usize {
-            file.page(self.next_page, &mut self.page)?;
-            self.next_page += 1;
-            let mut page = DictionaryPage::new(self.page.content()).ok_or(Unusable)?;
-            while let Some(entry) = page.next_entry().ok_or(Unusable)? {
-                self.queue.push(entry);
-            }
-            self.queue.reverse();
-        }
-        Ok(())
-    }
-
     /// The next entry, if there is one.
     pub(crate) fn next(&mut self, file: &TopicsFile) -> Usable<Option<TopicEntry>> {
-        if self.queue.is_empty() {
-            self.fill(file)?;
+        if let Some(entry) = self.ahead.take() {
+            return Ok(Some(entry));
         }
-        Ok(self.queue.pop())
+        loop {
+            let next = self.place.next_entry(self.page.content());
+            if let Some(entry) = next.ok_or(Unusable)? {
+                return Ok(Some(entry));
+            }
+            if self.next_page >= file.header.dictionary_pages as usize {
+                return Ok(None);
+            }
+            file.page(self.next_page, &mut self.page)?;
+            self.next_page += 1;
+            let first = DictionaryPlace::first(self.page.content(), file.header.span);
+            self.place = first.ok_or(Unusable)?;
+        }
     }
 }

@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use hashbrown::HashTable;
 
 use super::filter::Filter;
-use crate::format::{self, Kind, NewEntry, NoFrame, TopicsFileBuilder};
+use crate::format::{self, Kind, NewEntry, NoFrame, Share, TopicsFileBuilder};
 use crate::offset::Offset;
 use crate::scan;
 use crate::stamp::Stamp;
-use crate::topic;
+use crate::topic::{self, Topic};
 
 /// A record that a filter lets through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +33,12 @@ pub(crate) struct TopicIndex {
     /// Slots by name; the names lie in the segment.
     slots_by_name: HashTable<u32>,
     slots: Vec<Slot>,
-    /// The records that have a topic, in order.
-    records: Vec<Labelled>,
-    deletions: u32,
+    /// The records that have a topic, in order, deletions included.
+    labelled: Vec<Labelled>,
+    /// How many records there are, those of no topic included.
+    records: u32,
+    /// By slot: few topics are deleted.
+    deleted: HashMap<u32, Deleted>,
     /// Each producer's newest append.
     producers: HashMap<u128, (u32, Stamp)>,
 }
@@ -46,14 +49,20 @@ struct Slot {
     /// Where the segment has its name.
     name_at: u32,
     name_bytes: u8,
-    /// The first record is the topic's deletion.
-    is_deleted: bool,
+    /// Records behind its deletion.
     count: u32,
-    /// Records that its deletion has dropped.
-    dropped: u32,
+    /// The first of them.
     first: u32,
-    /// In `records`.
+    /// The last of them, or the deletion, in `labelled`.
     newest: u32,
+}
+
+/// The last deletion of a topic.
+#[derive(Clone, Copy, Debug)]
+struct Deleted {
+    at: u32,
+    /// Records that it has dropped, earlier deletions included.
+    dropped: u32,
 }
 
 /// A record that has a topic.
@@ -62,23 +71,11 @@ struct Labelled {
     relative: u32,
     position: u32,
     slot: u32,
-    /// The record of the same topic before it, in `records`; `NONE` for the first one.
+    /// The record of the same topic before it, in `labelled`; `NONE` for the first one, and for a deletion.
     before: u32,
 }
 
 const NONE: u32 = u32::MAX;
-
-/// A topic of a segment, and what the segment has of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Share {
-    pub(crate) name: Vec<u8>,
-    /// The deletion's offset less the base, if there is one: before it the topic has no record.
-    pub(crate) deletion: Option<u32>,
-    /// How many records before the deletion the segment still has.
-    pub(crate) dropped: u32,
-    /// The offsets of its records less the base, ascending; without the deletion.
-    pub(crate) records: Vec<u32>,
-}
 
 impl TopicIndex {
     /// Walks what was published since the last time.
@@ -113,6 +110,7 @@ impl TopicIndex {
             } else if frame.kind.is_record() {
                 self.is_incomplete |= frame.relative != self.next;
                 self.next = frame.relative.saturating_add(1);
+                self.records += 1;
                 if frame.topic_bytes > 0 {
                     self.push(bytes, &frame);
                 }
@@ -133,10 +131,8 @@ impl TopicIndex {
                 slots.push(Slot {
                     name_at: u32::try_from(name_at).expect("at most 1 GiB"),
                     name_bytes: frame.topic_bytes,
-                    is_deleted: false,
                     count: 0,
-                    dropped: 0,
-                    first: frame.relative,
+                    first: 0,
                     newest: NONE,
                 });
                 self.slots_by_name.insert_unique(hash, slot, |&slot| {
@@ -147,22 +143,28 @@ impl TopicIndex {
         };
         let known = &mut self.slots[slot as usize];
         if frame.kind == Kind::Deletion {
-            // What was before it is no more.
-            self.deletions += 1;
-            known.is_deleted = true;
-            known.dropped += known.count;
+            // What was before it is no more; neither is another one.
+            let before = self.deleted.get(&slot).map_or(0, |last| last.dropped + 1);
+            let deleted = Deleted {
+                at: frame.relative,
+                dropped: before + known.count,
+            };
+            self.deleted.insert(slot, deleted);
             known.count = 0;
-            known.first = frame.relative;
             known.newest = NONE;
+        } else {
+            if known.count == 0 {
+                known.first = frame.relative;
+            }
+            known.count += 1;
         }
-        self.records.push(Labelled {
+        self.labelled.push(Labelled {
             relative: frame.relative,
             position: u32::try_from(frame.start).expect("at most 1 GiB"),
             slot,
             before: known.newest,
         });
-        known.newest = u32::try_from(self.records.len() - 1).expect("fewer than frames");
-        known.count += 1;
+        known.newest = u32::try_from(self.labelled.len() - 1).expect("fewer than frames");
     }
 
     /// Less the base, the offset before which everything is known.
@@ -170,9 +172,9 @@ impl TopicIndex {
         self.next
     }
 
-    /// Whether a topic was deleted in the segment.
-    pub(crate) fn has_deletions(&self) -> bool {
-        self.deletions > 0
+    /// How many records there are, of topics or of none, deletions included.
+    pub(crate) fn records(&self) -> u32 {
+        self.records
     }
 
     /// Whether records may be missing here.
@@ -180,99 +182,110 @@ impl TopicIndex {
         self.is_incomplete
     }
 
-    fn slot(&self, bytes: &[u8], name: &[u8], hash: u64) -> Option<&Slot> {
+    /// The number of a topic's slot.
+    fn slot(&self, bytes: &[u8], name: &[u8], hash: u64) -> Option<u32> {
         let is_it = |&slot: &u32| self.slots[slot as usize].name(bytes) == name;
-        let slot = self.slots_by_name.find(hash, is_it)?;
-        Some(&self.slots[*slot as usize])
+        self.slots_by_name.find(hash, is_it).copied()
+    }
+
+    fn slot_of(&self, bytes: &[u8], topic: &Topic) -> Option<u32> {
+        self.slot(bytes, topic.as_str().as_bytes(), topic.name_hash())
     }
 
     /// The records at or behind `from` that the filter lets through, ascending.
     pub(crate) fn places(&self, bytes: &[u8], filter: &Filter, from: u32) -> Vec<Place> {
         let mut places = Vec::new();
-        for topic in filter.topics() {
-            let name = topic.as_str().as_bytes();
-            if let Some(slot) = self.slot(bytes, name, topic.name_hash()) {
-                let newest = self.chain(slot).take_while(|one| one.relative >= from);
-                places.extend(newest.map(Labelled::place));
-            }
+        for slot in filter.topics().filter_map(|one| self.slot_of(bytes, one)) {
+            let newest = self.chain(slot).take_while(|one| one.relative >= from);
+            places.extend(newest.map(Labelled::place));
         }
         if filter.prefixes().len() > 0 {
-            let new = self.records.partition_point(|one| one.relative < from);
+            let new = self.labelled.partition_point(|one| one.relative < from);
             let wanted = |one: &&Labelled| {
-                let slot = &self.slots[one.slot as usize];
                 // Before its deletion a topic has no records any more.
-                one.relative >= slot.first && filter.takes_in(slot.name(bytes))
+                let deleted = self.deleted.get(&one.slot);
+                deleted.is_none_or(|deleted| one.relative >= deleted.at)
+                    && filter.takes_in(self.name_in(bytes, one.slot))
             };
-            places.extend(
-                self.records[new..]
-                    .iter()
-                    .filter(wanted)
-                    .map(Labelled::place),
-            );
+            let wanted = self.labelled[new..].iter().filter(wanted);
+            places.extend(wanted.map(Labelled::place));
         }
         places.sort_unstable_by_key(|place| place.relative);
         places
     }
 
-    /// The records of a topic, newest first.
-    fn chain(&self, slot: &Slot) -> impl Iterator<Item = &Labelled> {
-        let newest = self.records.get(slot.newest as usize);
-        std::iter::successors(newest, |one| self.records.get(one.before as usize))
+    /// The records of a topic, newest first, and behind them its deletion.
+    fn chain(&self, slot: u32) -> impl Iterator<Item = &Labelled> {
+        let newest = self.slots[slot as usize].newest;
+        let at = |number: u32| self.labelled.get(number as usize);
+        std::iter::successors(at(newest), move |one| at(one.before))
+    }
+
+    /// As [`chain`](Self::chain), without the deletion.
+    fn records_in(&self, slot: u32) -> impl Iterator<Item = &Labelled> {
+        self.chain(slot)
+            .take(self.slots[slot as usize].count as usize)
     }
 
     /// What the segment has of one topic.
-    pub(crate) fn share(&self, bytes: &[u8], name: &[u8]) -> Option<Share> {
-        let slot = self.slot(bytes, name, topic::hash_of(name))?;
-        Some(self.share_of(bytes, slot))
+    pub(crate) fn share(&self, bytes: &[u8], topic: &Topic) -> Option<Share> {
+        Some(self.share_in(self.slot_of(bytes, topic)?))
     }
 
-    /// What the segment has of the topics that the filter lets through.
-    pub(crate) fn shares(&self, bytes: &[u8], filter: &Filter) -> Vec<Share> {
-        let topics = filter.topics();
-        let mut shares: Vec<Share> = topics
-            .filter_map(|topic| self.share(bytes, topic.as_str().as_bytes()))
-            .collect();
-        for prefix in filter.prefixes() {
-            let slots = self.sorted(bytes, prefix.as_bytes());
-            shares.extend(slots.into_iter().map(|slot| self.share_in(bytes, slot)));
-        }
-        shares
-    }
-
-    fn share_of(&self, bytes: &[u8], slot: &Slot) -> Share {
-        let mut records: Vec<u32> = self.chain(slot).map(|one| one.relative).collect();
-        if slot.is_deleted {
-            // The oldest one.
-            records.pop();
-        }
-        records.reverse();
+    /// What the segment has of the topic in a slot.
+    pub(crate) fn share_in(&self, slot: u32) -> Share {
+        let Slot {
+            count,
+            first,
+            newest,
+            ..
+        } = self.slots[slot as usize];
+        let deleted = self.deleted.get(&slot);
+        let (first, last) = match count {
+            0 => (0, 0),
+            _ => (first, self.labelled[newest as usize].relative),
+        };
         Share {
-            name: slot.name(bytes).to_vec(),
-            deletion: slot.is_deleted.then_some(slot.first),
-            dropped: slot.dropped,
-            records,
+            deletion: deleted.map(|deleted| deleted.at),
+            dropped: deleted.map_or(0, |deleted| deleted.dropped),
+            count,
+            first,
+            last,
         }
+    }
+
+    /// The records of one topic, ascending, without its deletion.
+    pub(crate) fn records_of(&self, bytes: &[u8], name: &[u8]) -> Vec<u32> {
+        let mut records = Vec::new();
+        if let Some(slot) = self.slot(bytes, name, topic::hash_of(name)) {
+            self.gather(slot, &mut records);
+        }
+        records
+    }
+
+    fn gather(&self, slot: u32, into: &mut Vec<u32>) {
+        into.clear();
+        into.extend(self.records_in(slot).map(|one| one.relative));
+        into.reverse();
+    }
+
+    /// The topics that the filter lets through and that were deleted in the segment, and where.
+    pub(crate) fn deletions(&self, bytes: &[u8], filter: &Filter) -> Vec<(Vec<u8>, u32)> {
+        let name = |slot| self.name_in(bytes, slot);
+        let told = |slot| Some((name(slot).to_vec(), self.deleted.get(&slot)?.at));
+        if filter.prefixes().len() == 0 {
+            let asked = filter.topics().filter_map(|one| self.slot_of(bytes, one));
+            return asked.filter_map(told).collect();
+        }
+        let deleted = self.deleted.keys().copied();
+        let asked = deleted.filter(|&slot| filter.matches(name(slot)));
+        asked.filter_map(told).collect()
     }
 
     /// Whether a topic that the filter lets through was deleted at or behind `limit`.
     pub(crate) fn is_deleted_behind(&self, bytes: &[u8], filter: &Filter, limit: u32) -> bool {
-        let is_it = |slot: &Slot| slot.is_deleted && slot.first >= limit;
-        if !self.has_deletions() {
-            return false;
-        }
-        let slot_of =
-            |topic: &topic::Topic| self.slot(bytes, topic.as_str().as_bytes(), topic.name_hash());
-        let mut slots = self.slots.iter();
-        filter.topics().filter_map(slot_of).any(is_it)
-            || filter.prefixes().len() > 0
-                && slots.any(|slot| is_it(slot) && filter.takes_in(slot.name(bytes)))
-    }
-
-    /// The topic's newest record or deletion, and whether it is a record.
-    pub(crate) fn newest(&self, bytes: &[u8], name: &[u8]) -> Option<(u32, bool)> {
-        let slot = self.slot(bytes, name, topic::hash_of(name))?;
-        let newest = self.records[slot.newest as usize].relative;
-        Some((newest, slot.count > u32::from(slot.is_deleted)))
+        let deletions = self.deletions(bytes, filter);
+        deletions.iter().any(|&(_, deletion)| deletion >= limit)
     }
 
     /// The numbers of the slots, in the order of their names, of those that begin with a prefix.
@@ -291,28 +304,21 @@ impl TopicIndex {
         self.slots[slot as usize].name(bytes)
     }
 
-    /// What the segment has of the topic in a slot.
-    pub(crate) fn share_in(&self, bytes: &[u8], slot: u32) -> Share {
-        self.share_of(bytes, &self.slots[slot as usize])
-    }
-
     /// The bytes of the topics file of a sealed segment; `None` where something is missing here.
     pub(crate) fn encode(&self, bytes: &[u8], nonce: u32, span: u32) -> Option<Vec<u8>> {
         if self.is_incomplete || self.next != span {
             return None;
         }
-        let mut file = TopicsFileBuilder::new(nonce, span);
-        let mut postings = Vec::new();
+        let mut file = TopicsFileBuilder::new(nonce, span, self.records);
+        let mut records = Vec::new();
         for slot in self.sorted(bytes, b"") {
-            let slot = &self.slots[slot as usize];
-            postings.clear();
-            postings.extend(self.chain(slot).map(|one| one.relative));
-            postings.reverse();
+            let deleted = self.deleted.get(&slot);
+            self.gather(slot, &mut records);
             file.push(&NewEntry {
-                name: slot.name(bytes),
-                is_deleted: slot.is_deleted,
-                dropped: slot.dropped,
-                postings: &postings,
+                name: self.name_in(bytes, slot),
+                deletion: deleted.map(|deleted| deleted.at),
+                dropped: deleted.map_or(0, |deleted| deleted.dropped),
+                records: &records,
             });
         }
         let mut producers: Vec<_> = self.producers.values().copied().collect();

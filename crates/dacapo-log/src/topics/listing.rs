@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::merge::{Merge, Named};
+use super::merge::{Merge, Named, Part};
 use crate::error::ReadError;
 use crate::log::Shared;
 use crate::offset::Offset;
@@ -25,8 +25,8 @@ pub struct TopicSummary {
 /// An iterator over the topics that have records, in the order of their names; made by
 /// [`Log::topics`](crate::Log::topics).
 ///
-/// Holds a page of 4 KiB for each segment, of the one that is appended to the order of its names, and
-/// 4 bytes for each record of the topics at hand.
+/// Holds a page of 4 KiB for each segment, and of the one that is appended to the order of its names;
+/// nothing for a record.
 /// What is appended meanwhile may be in it or not.
 #[derive(Debug)]
 #[must_use = "nothing is read until it is iterated"]
@@ -89,43 +89,43 @@ impl Iterator for Topics {
 
 /// `None` for a topic that has been deleted, and for a name that is none.
 fn summary(merge: &Merge, named: &Named) -> Option<TopicSummary> {
-    let deleted_in = named.shares.iter().rposition(|(_, s)| s.deletion.is_some());
-    let alive = &named.shares[deleted_in.unwrap_or(0)..];
+    let is_deleted_in = |part: &Part| part.share.deletion.is_some();
+    let deleted_in = named.parts.iter().rposition(is_deleted_in);
+    let mut alive = named.parts[deleted_in.unwrap_or(0)..]
+        .iter()
+        .filter(|part| part.share.count > 0);
+    let records = alive.clone().map(|part| u64::from(part.share.count)).sum();
     let offset =
-        |&(segment, relative): &(usize, u32)| merge.segments()[segment].base.plus(relative.into());
-    let ends = |&(segment, ref share): &(usize, _)| -> Option<((usize, u32), (usize, u32))> {
-        let share: &super::index::Share = share;
-        let (first, last) = (share.records.first()?, share.records.last()?);
-        Some(((segment, *first), (segment, *last)))
-    };
-    let (first, _) = alive.iter().find_map(ends)?;
-    let (_, last) = alive.iter().rev().find_map(ends)?;
+        |part: &Part, relative: u32| merge.segments()[part.segment].base.plus(relative.into());
+    let oldest = alive.next()?;
+    let newest = alive.next_back().unwrap_or(oldest);
     let name = std::str::from_utf8(&named.name).ok()?;
     Some(TopicSummary {
         topic: Topic::new(name).ok()?,
-        records: alive.iter().map(|(_, s)| s.records.len() as u64).sum(),
-        first: offset(&first),
-        last: offset(&last),
+        records,
+        first: offset(oldest, oldest.share.first),
+        last: offset(newest, newest.share.last),
     })
 }
 
 /// The offset of a topic's last record: a look into each segment, newest first, until one has it.
 pub(crate) fn last_of(shared: &Shared, topic: &Topic) -> Result<Option<Offset>, ReadError> {
-    let name = topic.as_str().as_bytes();
     for summary in shared.segments.summaries().iter().rev() {
-        let newest = super::ask(
+        let share = super::ask(
             shared,
             summary,
-            |file| file.newest(name),
-            |index, segment| index.newest(segment.published(), name),
+            |file| file.share(topic),
+            |index, segment| index.share(segment.published(), topic),
         );
-        let newest = match newest {
+        match share {
             // Dropped since it was listed, and every one before it.
-            Err(ReadError::SegmentMissing { offset, .. }) if offset < shared.oldest() => None,
-            newest => newest?,
-        };
-        if let Some((relative, is_record)) = newest {
-            return Ok(is_record.then(|| summary.base.plus(relative.into())));
+            Err(ReadError::SegmentMissing { offset, .. }) if offset < shared.oldest() => break,
+            share => {
+                if let Some(share) = share? {
+                    let last = (share.count > 0).then_some(share.last);
+                    return Ok(last.map(|last| summary.base.plus(last.into())));
+                }
+            }
         }
     }
     Ok(None)

@@ -1,12 +1,16 @@
 //! The topics of all segments together, in the order of their names, without holding them all.
+//!
+//! Of each segment a page of its dictionary is held. Where the records of a topic lie in it is read only
+//! for one who asks, one topic of one segment at a time.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::file::{Entries, Page, TopicsFile};
-use super::index::Share;
+use super::index::TopicIndex;
 use crate::error::ReadError;
+use crate::format::{Share, Stretch, TopicEntry};
 use crate::log::Shared;
 use crate::segment::Segment;
 use crate::segments::Summary;
@@ -23,27 +27,38 @@ pub(crate) struct Merge {
     cursors: Vec<Names>,
     /// What is next in each segment.
     heads: BinaryHeap<Head>,
+    /// The page of postings that was read last, and of which segment it is.
+    postings: (usize, Page),
 }
 
-/// A topic, and what the segments that have it hold of it, oldest first: the number of each in
-/// [`Merge::segments`], and its share.
+/// A topic, and what the segments that have it hold of it, oldest first.
 pub(crate) struct Named {
     pub(crate) name: Vec<u8>,
-    pub(crate) shares: Vec<(usize, Share)>,
+    pub(crate) parts: Vec<Part>,
+}
+
+/// What one segment has of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Its number in [`Merge::segments`].
+    pub(crate) segment: usize,
+    pub(crate) share: Share,
+    /// In a topics file.
+    postings: Stretch,
 }
 
 /// A segment's next topic.
 #[derive(Debug, PartialEq, Eq)]
 struct Head {
-    share: Share,
-    cursor: usize,
+    name: Vec<u8>,
+    part: Part,
 }
 
 impl Ord for Head {
     /// The first name, and of one name the oldest segment, is the greatest.
     fn cmp(&self, other: &Self) -> Ordering {
-        let by_name = other.share.name.cmp(&self.share.name);
-        by_name.then(other.cursor.cmp(&self.cursor))
+        let by_name = other.name.cmp(&self.name);
+        by_name.then(other.part.segment.cmp(&self.part.segment))
     }
 }
 
@@ -58,8 +73,9 @@ impl PartialOrd for Head {
 enum Names {
     File {
         file: TopicsFile,
-        entries: Entries,
-        page: Page,
+        entries: Box<Entries>,
+        /// Mapped, if it had to be asked for records.
+        segment: Option<Arc<Segment>>,
     },
     Walked {
         segment: Arc<Segment>,
@@ -77,6 +93,7 @@ impl Merge {
             segments: Vec::new(),
             cursors: Vec::new(),
             heads: BinaryHeap::new(),
+            postings: (0, Page::default()),
         };
         let summaries = shared.segments.summaries();
         let stay_open = summaries.len() <= OPEN_FILES_MAX;
@@ -100,21 +117,19 @@ impl Merge {
     /// Makes the next topic of a segment, behind `before`, its head.
     fn advance(&mut self, cursor: usize, before: &[u8]) -> Result<(), ReadError> {
         let next = match &mut self.cursors[cursor] {
-            Names::File {
-                file,
-                entries,
-                page,
-            } => entries
-                .next(file)
-                .and_then(|entry| entry.map(|entry| file.share_of(entry, page)).transpose())
-                .ok(),
+            Names::File { file, entries, .. } => entries.next(file).ok(),
             Names::Walked { segment, slots } => {
-                let share =
-                    |slot| segment.with_topics(|index| index.share_in(segment.published(), slot));
-                Some(slots.pop().map(share))
+                let entry = |slot| {
+                    segment.with_topics(|index| TopicEntry {
+                        name: index.name_in(segment.published(), slot).to_vec(),
+                        share: index.share_in(slot),
+                        postings: Stretch::default(),
+                    })
+                };
+                Some(slots.pop().map(entry))
             }
         };
-        let Some(share) = next else {
+        let Some(entry) = next else {
             // The file is damaged from here on: the segment itself has the rest.
             let base = self.segments[cursor].base;
             let segment = match self.shared.segments.holding(base) {
@@ -127,8 +142,15 @@ impl Merge {
             self.cursors[cursor] = Names::walked(segment, &self.prefix, before);
             return self.advance(cursor, before);
         };
-        let share = share.filter(|share| share.name.starts_with(&self.prefix));
-        self.heads.extend(share.map(|share| Head { share, cursor }));
+        let entry = entry.filter(|entry| entry.name.starts_with(&self.prefix));
+        self.heads.extend(entry.map(|entry| Head {
+            name: entry.name,
+            part: Part {
+                segment: cursor,
+                share: entry.share,
+                postings: entry.postings,
+            },
+        }));
         Ok(())
     }
 
@@ -137,19 +159,72 @@ impl Merge {
         let Some(first) = self.heads.pop() else {
             return Ok(None);
         };
-        let name = first.share.name.clone();
-        let mut shares = Vec::new();
-        let mut head = Some(first);
-        while let Some(Head { share, cursor }) = head {
-            shares.push((cursor, share));
-            self.advance(cursor, &name)?;
-            let is_same = |next: &Head| next.share.name == name;
-            head = match self.heads.peek().is_some_and(is_same) {
-                true => self.heads.pop(),
-                false => None,
-            };
+        let mut named = Named {
+            name: first.name,
+            parts: vec![first.part],
+        };
+        self.advance(first.part.segment, &named.name)?;
+        let is_same = |next: &Head| next.name == named.name;
+        while self.heads.peek().is_some_and(is_same)
+            && let Some(Head { part, .. }) = self.heads.pop()
+        {
+            named.parts.push(part);
+            self.advance(part.segment, &named.name)?;
         }
-        Ok(Some(Named { name, shares }))
+        Ok(Some(named))
+    }
+
+    /// How many records a segment has, of topics or of none, deletions included.
+    pub(crate) fn records_in(&self, segment: usize) -> u64 {
+        let records = match &self.cursors[segment] {
+            Names::File { file, .. } => file.records(),
+            Names::Walked { segment, .. } => segment.with_topics(TopicIndex::records),
+        };
+        records.into()
+    }
+
+    /// The records of a part of the topic `name`, ascending, their offsets less the base.
+    ///
+    /// `None` where they are no more, or others than its share says: it was that of a damaged file, which
+    /// is written anew.
+    pub(crate) fn records_of(
+        &mut self,
+        name: &[u8],
+        part: &Part,
+    ) -> Result<Option<Vec<u32>>, ReadError> {
+        let segment = match &mut self.cursors[part.segment] {
+            Names::Walked { segment, .. } => segment,
+            Names::File { file, segment, .. } => {
+                let (of, page) = &mut self.postings;
+                if *of != part.segment {
+                    (*of, *page) = (part.segment, Page::default());
+                }
+                if let Ok(records) = file.records_of(&part.share, part.postings, page) {
+                    return Ok(Some(records));
+                }
+                let base = self.segments[part.segment].base;
+                match segment {
+                    Some(segment) => segment,
+                    None => match self.shared.segments.holding(base) {
+                        // Dropped since it was listed.
+                        Err(ReadError::SegmentMissing { .. }) if base < self.shared.oldest() => {
+                            return Ok(None);
+                        }
+                        held => {
+                            let held = segment.insert(held?);
+                            self.shared.order_index(held, true);
+                            held
+                        }
+                    },
+                }
+            }
+        };
+        let bytes = segment.published();
+        let mut records = segment.with_topics(|index| index.records_of(bytes, name));
+        // What was appended since.
+        records.truncate(records.partition_point(|&one| one <= part.share.last));
+        let is_it = records.len() == part.share.count as usize;
+        Ok(is_it.then_some(records))
     }
 }
 
@@ -167,11 +242,10 @@ impl Names {
             if !stay_open {
                 file.release();
             }
-            let page = Page::default();
             return Ok(Self::File {
                 file,
-                entries,
-                page,
+                entries: Box::new(entries),
+                segment: None,
             });
         }
         let segment = shared.segments.holding(summary.base)?;

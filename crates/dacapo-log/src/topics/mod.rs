@@ -10,6 +10,8 @@ mod index;
 mod listing;
 mod merge;
 mod tell;
+#[cfg(all(test, not(any(simulation, loom))))]
+mod tests;
 mod waiters;
 
 use std::sync::Arc;
@@ -25,10 +27,10 @@ pub(crate) use file::{
     TOPICS_SUFFIX, TOPICS_TEMPORARY, TopicsFile, Unusable, is_damaged, path, store,
 };
 pub(crate) use filter::Filter;
-pub(crate) use index::{Place, Share, TopicIndex};
+pub(crate) use index::{Place, TopicIndex};
 pub(crate) use listing::last_of;
 pub use listing::{TopicSummary, Topics};
-pub(crate) use merge::Merge;
+pub(crate) use merge::{Merge, Named, Part};
 pub(crate) use tell::topics_in;
 pub(crate) use waiters::{Registration, TopicListener, TopicWaiters};
 
