@@ -260,6 +260,7 @@ mod tests {
                 epoch: Epoch::FIRST,
                 gaps: 0,
             }),
+            is_without_deletions: false,
         };
         (0..4).map(segment).collect()
     }

@@ -27,6 +27,8 @@ pub(crate) struct Summary {
     pub(crate) file_bytes: u64,
     /// `None`: the segment is being appended to.
     pub(crate) footer: Option<Footer>,
+    /// It is known that no topic was deleted in it; `false` until somebody has looked.
+    pub(crate) is_without_deletions: bool,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,7 @@ struct List {
 struct Entry {
     file_bytes: u64,
     footer: Option<Footer>,
+    is_without_deletions: bool,
     mapped: Weak<Segment>,
     /// Held while it is growing: nobody could map it again as a sealed one.
     growing: Option<Arc<Segment>>,
@@ -83,6 +86,7 @@ impl Segments {
         let entry = Entry {
             file_bytes,
             footer: Some(footer.clone()),
+            is_without_deletions: false,
             mapped: Weak::new(),
             growing: None,
         };
@@ -94,6 +98,7 @@ impl Segments {
         let entry = Entry {
             file_bytes,
             footer: None,
+            is_without_deletions: false,
             mapped: Arc::downgrade(segment),
             growing: Some(Arc::clone(segment)),
         };
@@ -122,6 +127,13 @@ impl Segments {
             entry.growing = None;
         }
         list.keep_warm(Arc::clone(segment));
+    }
+
+    /// Notes that no topic was deleted in a sealed segment. A compaction changes nothing in that.
+    pub(crate) fn note_without_deletions(&self, base: Offset) {
+        if let Some(entry) = self.list().entries.get_mut(&base) {
+            entry.is_without_deletions = entry.footer.is_some();
+        }
     }
 
     /// A compaction has put another file in the place of a sealed segment's. Who reads the old one goes
@@ -259,6 +271,7 @@ impl Entry {
             base,
             file_bytes: self.file_bytes,
             footer: self.footer.clone(),
+            is_without_deletions: self.is_without_deletions,
         }
     }
 }

@@ -241,20 +241,33 @@ fn deletions(
     let mut deletions = HashMap::new();
     let behind = |summary: &Summary| {
         let ends_behind = |footer: &Footer| footer.next > range.start;
-        summary.base < range.end && summary.footer.as_ref().is_none_or(ends_behind)
+        summary.base < range.end
+            && !summary.is_without_deletions
+            && summary.footer.as_ref().is_none_or(ends_behind)
     };
     for summary in shared.segments.summaries().iter().filter(|s| behind(s)) {
+        // None of any topic: so that whoever comes next opens no file for that.
+        let is_without = Cell::new(false);
         let found = topics::ask(
             shared,
             summary,
-            |file| file.deletions(filter),
-            |index, segment| index.deletions(segment.published(), filter),
+            |file| {
+                is_without.set(!file.has_deletions());
+                file.deletions(filter)
+            },
+            |index, segment| {
+                is_without.set(!index.has_deletions() && !index.is_incomplete());
+                index.deletions(segment.published(), filter)
+            },
         );
         let found = match found {
             // Whoever reads it is told.
             Err(ReadError::SegmentMissing { .. } | ReadError::Corrupt(_)) => continue,
             found => found?,
         };
+        if is_without.get() && summary.footer.is_some() {
+            shared.segments.note_without_deletions(summary.base);
+        }
         let mut hides_earlier = false;
         for (name, deletion) in found {
             let deletion = summary.base.plus(deletion.into());

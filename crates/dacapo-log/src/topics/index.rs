@@ -177,6 +177,11 @@ impl TopicIndex {
         self.records
     }
 
+    /// Whether a topic was deleted in the segment.
+    pub(crate) fn has_deletions(&self) -> bool {
+        !self.deleted.is_empty()
+    }
+
     /// Whether records may be missing here.
     pub(crate) fn is_incomplete(&self) -> bool {
         self.is_incomplete

@@ -103,6 +103,32 @@ fn a_compaction_keeps_to_a_limit_though_all_postings_are_damaged() {
 }
 
 #[test]
+fn of_a_log_without_deletions_a_second_reader_opens_the_file_of_its_segment_alone() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    closed_log(dir.path());
+    let files = topics_files(dir.path());
+    let log = Log::open_writer_on(&disk, dir.path(), &options()).unwrap();
+    let opened = || {
+        let paths = disk.faults.take_calls("open");
+        paths.iter().filter(|path| files.contains(path)).count()
+    };
+    let first = || {
+        let first = log.replay(Start::Oldest).topic(&topic(3)).next();
+        first.unwrap().unwrap().offset()
+    };
+    opened();
+
+    assert_eq!((first(), opened()), (Offset::new(3), files.len() + 1));
+    assert_eq!((first(), opened()), (Offset::new(3), 1));
+
+    // A deletion in the segment that is appended to is seen all the same.
+    let deletion = log.delete_topic(&topic(3)).unwrap();
+    assert_eq!(log.replay(Start::Oldest).topic(&topic(3)).count(), 0);
+    log.append_to(&topic(3), b"anew").unwrap();
+    assert_eq!(first(), deletion.next());
+}
+
+#[test]
 fn waste_counts_against_the_records_that_are_there() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
     let log = Log::open_writer_on(&disk, dir.path(), &options()).unwrap();
