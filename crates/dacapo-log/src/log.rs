@@ -885,6 +885,43 @@ impl Log {
         last.map(|offset| self.get(offset)).transpose()
     }
 
+    /// How many records of a topic are at `from` or behind it: how far a consumer that handles `from`
+    /// next is behind the end. By the index alone, without reading a record.
+    ///
+    /// Records before the topic's newest deletion do not count, nor does the deletion itself, nor do
+    /// records that a compaction or the retention has removed. 0 where `from` is at the end of the log, or
+    /// beyond. What is appended meanwhile may count or not.
+    ///
+    /// ```
+    /// use dacapo_log::{Log, Offset, Topic};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::open(dir.path())?;
+    /// let (lobby, kitchen) = (Topic::new("lobby")?, Topic::new("kitchen")?);
+    /// for topic in [&lobby, &kitchen, &lobby, &lobby] {
+    ///     log.append_to(topic, b"hello")?;
+    /// }
+    /// assert_eq!(log.count(&lobby, Offset::ZERO)?, 3);
+    ///
+    /// let first = log.replay(dacapo_log::Start::Oldest).topic(&lobby).next();
+    /// let next = first.ok_or("nobody has said hello")??.offset().next();
+    /// assert_eq!(log.count(&lobby, next)?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Takes a look into the index of each segment that ends behind `from`.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`] and the others where a segment has no index that can be used, and cannot be
+    /// read itself. Records that are damaged in such a segment do not count.
+    pub fn count(&self, topic: &Topic, from: Offset) -> Result<u64, ReadError> {
+        let shared = &self.inner.shared;
+        shared.refresh()?;
+        topics::count_of(shared, topic, from)
+    }
+
     /// Reads one record.
     ///
     /// # Errors

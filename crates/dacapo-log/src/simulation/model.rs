@@ -510,6 +510,18 @@ impl Model {
                 .collect();
             assert_eq!(read, expected, "the records of {name}");
             self.tally.topics_read += 1;
+            for from in [0, expected.len() / 2, expected.len()] {
+                let start = match from {
+                    0 => 0,
+                    _ => expected[from - 1] + 1,
+                };
+                let counted = log.count(&topic, Offset::new(start)).expect("a count");
+                let behind = (expected.len() - from) as u64;
+                assert_eq!(counted, behind, "records of {name} from {start} on");
+            }
+            let last = log.last(&topic).expect("a look for the last one");
+            let last = last.map(|record| record.offset().get());
+            assert_eq!(last, expected.last().copied(), "the last of {name}");
             if let (Some(&first), Some(&last)) = (expected.first(), expected.last()) {
                 let one = listed.next().expect("it is listed");
                 let ends = (

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use super::filter::Filter;
-use super::index::Place;
+use super::index::{Behind, Place};
 use crate::disk::{Disk, DiskFile};
 use crate::error::FileError;
 use crate::format::{
@@ -274,6 +274,27 @@ impl TopicsFile {
     pub(crate) fn share(&self, topic: &Topic) -> Usable<Option<Share>> {
         let entry = self.find(topic.as_str().as_bytes())?;
         Ok(entry.map(|entry| entry.share))
+    }
+
+    /// What the segment has of one topic at or behind `from`. Postings are read where some of its records
+    /// lie before that only.
+    pub(crate) fn behind(&self, topic: &Topic, from: u32) -> Usable<Behind> {
+        let Some(entry) = self.find(topic.as_str().as_bytes())? else {
+            return Ok(Behind::default());
+        };
+        let share = &entry.share;
+        let records = if share.count == 0 || share.last < from {
+            0
+        } else if share.first >= from {
+            share.count.into()
+        } else {
+            let records = self.records_of(share, entry.postings, &mut Page::default())?;
+            (records.len() - records.partition_point(|&relative| relative < from)) as u64
+        };
+        Ok(Behind {
+            records,
+            is_deleted: share.deletion.is_some(),
+        })
     }
 
     /// The topics that the filter lets through and that were deleted in the segment, and where.

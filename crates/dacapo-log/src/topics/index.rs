@@ -77,6 +77,14 @@ struct Labelled {
 
 const NONE: u32 = u32::MAX;
 
+/// What a segment has of a topic from some offset on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Behind {
+    pub(crate) records: u64,
+    /// The topic was deleted in the segment: older ones have nothing of it.
+    pub(crate) is_deleted: bool,
+}
+
 impl TopicIndex {
     /// Walks what was published since the last time.
     pub(crate) fn catch_up(&mut self, bytes: &[u8], nonce: u32, base: Offset) {
@@ -257,6 +265,18 @@ impl TopicIndex {
             first,
             last,
         }
+    }
+
+    /// What the segment has of one topic at or behind `from`.
+    pub(crate) fn behind(&self, bytes: &[u8], topic: &Topic, from: u32) -> Behind {
+        let slot = self.slot_of(bytes, topic);
+        slot.map_or(Behind::default(), |slot| {
+            let newest_first = self.records_in(slot);
+            Behind {
+                records: newest_first.take_while(|one| one.relative >= from).count() as u64,
+                is_deleted: self.deleted.contains_key(&slot),
+            }
+        })
     }
 
     /// The records of one topic, ascending, without its deletion.

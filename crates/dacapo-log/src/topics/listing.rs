@@ -6,6 +6,7 @@ use super::merge::{Merge, Named, Part};
 use crate::error::ReadError;
 use crate::log::Shared;
 use crate::offset::Offset;
+use crate::segments::Summary;
 use crate::topic::Topic;
 
 /// A topic, and what the log has of it.
@@ -129,4 +130,37 @@ pub(crate) fn last_of(shared: &Shared, topic: &Topic) -> Result<Option<Offset>, 
         }
     }
     Ok(None)
+}
+
+/// How many records a topic has at or behind `from`: a look into each segment that ends behind it, newest
+/// first, until the one in which the topic was deleted.
+pub(crate) fn count_of(shared: &Shared, topic: &Topic, from: Offset) -> Result<u64, ReadError> {
+    let from = from.max(shared.oldest());
+    let ends_behind = |summary: &&Summary| {
+        let footer = summary.footer.as_ref();
+        footer.is_none_or(|footer| footer.next > from)
+    };
+    let summaries = shared.segments.summaries();
+    let mut records = 0;
+    for summary in summaries.iter().rev().take_while(ends_behind) {
+        let relative = u32::try_from(from.since(summary.base)).unwrap_or(u32::MAX);
+        let found = super::ask(
+            shared,
+            summary,
+            |file| file.behind(topic, relative),
+            |index, segment| index.behind(segment.published(), topic, relative),
+        );
+        match found {
+            // Dropped since it was listed, and every one before it.
+            Err(ReadError::SegmentMissing { offset, .. }) if offset < shared.oldest() => break,
+            found => {
+                let found = found?;
+                records += found.records;
+                if found.is_deleted {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(records)
 }

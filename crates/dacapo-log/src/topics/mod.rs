@@ -28,8 +28,8 @@ pub(crate) use file::{
 };
 pub(crate) use filter::Filter;
 pub(crate) use index::{Place, TopicIndex};
-pub(crate) use listing::last_of;
 pub use listing::{TopicSummary, Topics};
+pub(crate) use listing::{count_of, last_of};
 pub(crate) use merge::{Merge, Named, Part};
 pub(crate) use tell::topics_in;
 pub(crate) use waiters::{Registration, TopicListener, TopicWaiters};

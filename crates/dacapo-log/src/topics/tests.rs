@@ -63,7 +63,7 @@ fn mapped(disk: &Disk) -> usize {
 }
 
 #[test]
-fn listings_and_last_records_read_no_postings_and_no_records() {
+fn listings_last_records_and_counts_of_whole_segments_read_no_postings_and_no_records() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
     closed_log(dir.path());
     damage_postings(dir.path());
@@ -78,8 +78,13 @@ fn listings_and_last_records_read_no_postings_and_no_records() {
         assert_eq!((one.first, one.last, one.records), expected);
         let last_of = topics::last_of(log.shared(), &one.topic).unwrap();
         assert_eq!(last_of, Some(one.last));
+        assert_eq!(log.count(&one.topic, Offset::ZERO).unwrap(), one.records);
     }
     assert_eq!(mapped(&disk), 0);
+
+    // In the middle of a segment, the postings are needed, and then the frames.
+    assert_eq!(log.count(&topic(0), Offset::new(15)).unwrap(), 86 - 3);
+    assert_eq!(mapped(&disk), 1);
 }
 
 #[test]
