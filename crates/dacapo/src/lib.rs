@@ -40,6 +40,7 @@ mod codec;
 #[cfg(feature = "cursors")]
 mod cursors;
 mod error;
+mod inbox;
 mod message;
 mod receiver;
 mod schema;

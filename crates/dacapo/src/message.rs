@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use dacapo_log::{Offset, Record};
+use dacapo_log::{Offset, Record, RecordRef};
 
 use crate::codec::{Decode, Postcard};
 use crate::error::DecodeError;
@@ -120,6 +120,17 @@ impl<T, C> Message<T, C> {
             DecodeError::new::<V>(self.offset(), self.topic(), self.codec.name(), source)
         })
     }
+}
+
+/// Decodes the message that a record is.
+pub(crate) fn decode_record<T, C: for<'a> Decode<'a, T>>(
+    codec: &C,
+    record: RecordRef<'_>,
+) -> Result<T, DecodeError> {
+    let decoded = codec.decode(record.payload());
+    decoded.map_err(|source| {
+        DecodeError::new::<T>(record.offset(), record.topic(), codec.name(), source)
+    })
 }
 
 impl<T, C: Clone> Clone for Message<T, C> {

@@ -1,20 +1,20 @@
 //! The end of a channel that receives.
 
 use std::fmt;
-use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, MutexGuard};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use dacapo_log::{Checkpoint, Offset, ReadError, RecordRef, Start, Tailer};
+use dacapo_log::{Checkpoint, Offset, RecordRef, Start, Tailer};
 use futures_core::Stream;
 
 use crate::channel::Shared;
 use crate::codec::{Decode, Postcard};
 use crate::error::{DecodeError, ReceiveError};
-use crate::message::Message;
+use crate::inbox::Inbox;
+use crate::message::{self, Message};
 use crate::wait::Wait;
 
 /// Receives messages; made by [`ReplayChannel::receiver`](crate::ReplayChannel::receiver).
@@ -44,10 +44,7 @@ use crate::wait::Wait;
 /// # }
 /// ```
 pub struct Receiver<T, C = Postcard> {
-    tailer: Mutex<Tailer>,
-    /// The tailer sees the channel's topic only. Otherwise records of topics are others'.
-    is_labelled: bool,
-    shared: Arc<Shared>,
+    inbox: Inbox,
     codec: C,
     /// Of the stream.
     wait: Option<Wait>,
@@ -57,9 +54,7 @@ pub struct Receiver<T, C = Postcard> {
 impl<T, C: for<'a> Decode<'a, T>> Receiver<T, C> {
     pub(crate) fn new(tailer: Tailer, is_labelled: bool, shared: Arc<Shared>, codec: C) -> Self {
         Self {
-            tailer: Mutex::new(tailer),
-            is_labelled,
-            shared,
+            inbox: Inbox::new(tailer, is_labelled, shared),
             codec,
             wait: None,
             message: PhantomData,
@@ -69,10 +64,8 @@ impl<T, C: for<'a> Decode<'a, T>> Receiver<T, C> {
     /// Receives messages only that a power cut cannot undo.
     #[must_use]
     pub fn durable_only(self) -> Self {
-        let tailer = self.tailer.into_inner();
-        let tailer = tailer.unwrap_or_else(PoisonError::into_inner);
         Self {
-            tailer: Mutex::new(tailer.durable_only()),
+            inbox: self.inbox.durable_only(),
             ..self
         }
     }
@@ -156,8 +149,7 @@ impl<T, C: for<'a> Decode<'a, T>> Receiver<T, C> {
     /// # Errors
     /// As [`message`](Self::message).
     pub fn peek(&self) -> Result<Option<Message<T, C>>, ReceiveError> {
-        let mut ahead = self.tailer().clone();
-        self.take(&mut ahead, |record| self.keep(record))
+        self.inbox.peek(|record| self.keep(record))
     }
 
     /// An iterator that blocks for each message, and ends when the channel is closed.
@@ -192,28 +184,22 @@ impl<T, C: for<'a> Decode<'a, T>> Receiver<T, C> {
 
     /// Goes on from `start` instead. A start that cannot be is what receiving returns, as an error.
     pub fn seek(&self, start: Start) {
-        self.tailer().seek(start);
-        // Who waits may have something to receive now.
-        self.shared.bell.notify(usize::MAX);
+        self.inbox.seek(start);
     }
 
     /// Moves behind damage that [`receive`](Self::receive) has reported as
-    /// [`Corrupt`](ReadError::Corrupt) or [`SegmentMissing`](ReadError::SegmentMissing), and returns the
-    /// offset at which receiving goes on.
+    /// [`Corrupt`](dacapo_log::ReadError::Corrupt) or
+    /// [`SegmentMissing`](dacapo_log::ReadError::SegmentMissing), and returns the offset at which receiving goes on.
     pub fn skip_damage(&self) -> Offset {
         self.tailer().skip_damage()
     }
 
     fn tailer(&self) -> MutexGuard<'_, Tailer> {
-        // A codec that panics leaves the tailer behind its message, where it belongs.
-        self.tailer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inbox.tailer()
     }
 
     fn decode(&self, record: RecordRef<'_>) -> Result<T, DecodeError> {
-        let decoded = self.codec.decode(record.payload());
-        decoded.map_err(|source| {
-            DecodeError::new::<T>(record.offset(), record.topic(), self.codec.name(), source)
-        })
+        message::decode_record(&self.codec, record)
     }
 
     fn keep(&self, record: RecordRef<'_>) -> Message<T, C> {
@@ -224,60 +210,14 @@ impl<T, C: for<'a> Decode<'a, T>> Receiver<T, C> {
         &self,
         take: impl FnOnce(RecordRef<'_>) -> R,
     ) -> Result<Option<R>, ReceiveError> {
-        self.take(&mut self.tailer(), take)
-    }
-
-    /// Takes the next message, if it is there.
-    fn take<R>(
-        &self,
-        tailer: &mut Tailer,
-        take: impl FnOnce(RecordRef<'_>) -> R,
-    ) -> Result<Option<R>, ReceiveError> {
-        loop {
-            // Before the look: what was sent before the closing is received.
-            let closed = self.shared.is_closed();
-            match tailer.try_next_ref() {
-                Ok(Some(record)) if self.is_message(record) => return Ok(Some(take(record))),
-                Ok(Some(_)) => {}
-                Ok(None) if closed => return Err(ReceiveError::Closed),
-                Ok(None) => return Ok(None),
-                Err(error) => {
-                    if let Some(offset) = behind(&error) {
-                        tailer.seek(Start::AtOrOldest(offset));
-                    }
-                    return Err(error.into());
-                }
-            }
-        }
-    }
-
-    /// Whether a record is a message of this channel: not that of a topic in a channel without one,
-    /// and not the deletion of the messages before it.
-    fn is_message(&self, record: RecordRef<'_>) -> bool {
-        !record.is_deletion() && (self.is_labelled || !record.has_topic())
-    }
-
-    /// Begins to wait; look again before waiting.
-    fn wait(&self) -> Wait {
-        let told = self.shared.bell.listen();
-        Wait::new(self.tailer().arrival(), told)
+        self.inbox.try_with(take)
     }
 
     async fn wait_with<R>(
         &self,
         mut take: impl FnMut(RecordRef<'_>) -> R,
     ) -> Result<R, ReceiveError> {
-        loop {
-            if let Some(taken) = self.try_with(&mut take)? {
-                return Ok(taken);
-            }
-            let wait = self.wait();
-            // Look again: a message may have landed before we began to listen.
-            if let Some(taken) = self.try_with(&mut take)? {
-                return Ok(taken);
-            }
-            wait.await;
-        }
+        self.inbox.wait_for(|| self.try_with(&mut take)).await
     }
 
     fn block_with<R>(
@@ -285,30 +225,16 @@ impl<T, C: for<'a> Decode<'a, T>> Receiver<T, C> {
         deadline: Option<Instant>,
         mut take: impl FnMut(RecordRef<'_>) -> R,
     ) -> Result<Option<R>, ReceiveError> {
-        loop {
-            if let Some(taken) = self.try_with(&mut take)? {
-                return Ok(Some(taken));
-            }
-            let wait = self.wait();
-            // Look again: a message may have landed before we began to listen.
-            if let Some(taken) = self.try_with(&mut take)? {
-                return Ok(Some(taken));
-            }
-            if !wait.block(deadline) {
-                return self.try_with(&mut take);
-            }
-        }
+        let look = || self.try_with(&mut take);
+        self.inbox.block_for(deadline, look)
     }
 }
 
 /// An independent receiver that stands where this one does.
 impl<T, C: Clone> Clone for Receiver<T, C> {
     fn clone(&self) -> Self {
-        let tailer = self.tailer.lock().unwrap_or_else(PoisonError::into_inner);
         Self {
-            tailer: Mutex::new(tailer.clone()),
-            is_labelled: self.is_labelled,
-            shared: Arc::clone(&self.shared),
+            inbox: self.inbox.clone(),
             codec: self.codec.clone(),
             wait: None,
             message: PhantomData,
@@ -326,29 +252,12 @@ impl<T, C: for<'a> Decode<'a, T>> Stream for Receiver<T, C> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        loop {
-            if let Some(received) = this.try_receive().transpose() {
-                this.wait = None;
-                return Poll::Ready(unless_closed(received));
-            }
-            match &mut this.wait {
-                // Look again: a message may have landed before we began to listen.
-                None => this.wait = Some(this.wait()),
-                Some(wait) => {
-                    ready!(Pin::new(wait).poll(cx));
-                    this.wait = None;
-                }
-            }
-        }
-    }
-}
-
-/// Where receiving goes on after an error that is said once.
-fn behind(error: &ReadError) -> Option<Offset> {
-    match *error {
-        ReadError::Pruned { oldest, .. } => Some(oldest),
-        ReadError::Rewound { resume_at, .. } => Some(resume_at),
-        _ => None,
+        let look = || {
+            let decode = |record: RecordRef<'_>| message::decode_record(&this.codec, record);
+            this.inbox.try_with(decode)
+        };
+        let polled = this.inbox.poll_for(&mut this.wait, cx, look);
+        polled.map(|received| unless_closed(received.and_then(|decoded| Ok(decoded?))))
     }
 }
 
