@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use dacapo_log::{Appended, Log, Offset, Stamp};
+use dacapo_log::{Appended, Log, Offset, Stamp, Topic};
 
 use crate::channel::Handle;
 use crate::codec::{Encode, Postcard};
@@ -73,10 +73,23 @@ impl<T, C> Sender<T, C> {
         T: Borrow<M>,
         C: Encode<M>,
     {
+        self.send_to(self.handle.topic.as_ref(), message)
+    }
+
+    /// As [`send`](Self::send), to a topic that is not the channel's.
+    pub(crate) fn send_to<M: ?Sized>(
+        &self,
+        topic: Option<&Topic>,
+        message: &M,
+    ) -> Result<Offset, SendError>
+    where
+        T: Borrow<M>,
+        C: Encode<M>,
+    {
         with_buffer(|buffer| {
             self.encode(message, buffer)?;
             let log = &self.handle.log;
-            Ok(match &self.handle.topic {
+            Ok(match topic {
                 Some(topic) => log.append_to(topic, buffer)?,
                 None => log.append(buffer)?,
             })
@@ -95,9 +108,14 @@ impl<T, C> Sender<T, C> {
         C: Encode<M>,
     {
         let offset = self.send(message)?;
-        let durable = self.handle.log.durable(offset).await;
-        durable.map_err(|source| SendError::NotDurable { offset, source })?;
+        self.durable(offset).await?;
         Ok(offset)
+    }
+
+    /// Waits until a message that was sent is safe from a power cut.
+    pub(crate) async fn durable(&self, offset: Offset) -> Result<(), SendError> {
+        let durable = self.handle.log.durable(offset).await;
+        durable.map_err(|source| SendError::NotDurable { offset, source })
     }
 
     /// Sends messages in one piece, and returns their places: all of them or, on an error or after a
@@ -113,6 +131,19 @@ impl<T, C> Sender<T, C> {
         T: Borrow<M>,
         C: Encode<M>,
     {
+        self.send_batch_to(self.handle.topic.as_ref(), messages)
+    }
+
+    /// As [`send_batch`](Self::send_batch), to a topic that is not the channel's.
+    pub(crate) fn send_batch_to<'m, M: ?Sized + 'm>(
+        &self,
+        topic: Option<&Topic>,
+        messages: impl IntoIterator<Item = &'m M>,
+    ) -> Result<Range<Offset>, SendError>
+    where
+        T: Borrow<M>,
+        C: Encode<M>,
+    {
         with_buffer(|buffer| {
             let mut ends = Vec::new();
             for message in messages {
@@ -122,7 +153,7 @@ impl<T, C> Sender<T, C> {
             let starts = std::iter::once(0).chain(ends.iter().copied());
             let payloads = starts.zip(&ends).map(|(start, &end)| &buffer[start..end]);
             let log = &self.handle.log;
-            Ok(match &self.handle.topic {
+            Ok(match topic {
                 Some(topic) => log.append_batch_to(payloads.map(|payload| (topic, payload)))?,
                 None => log.append_batch(payloads)?,
             })
