@@ -4,10 +4,10 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use dacapo_log::{Log, Start, Topic};
+use dacapo_log::{Log, Offset, Start, Topic};
 use event_listener::Event;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -60,6 +60,8 @@ pub(crate) struct Handle {
 #[derive(Debug)]
 pub(crate) struct Shared {
     closed: AtomicBool,
+    /// Messages from this offset on are not theirs; of a key that was removed.
+    end: AtomicU64,
     /// Rung where receivers have to look again though nothing was appended.
     pub(crate) bell: Event,
     /// Goes with the last one who may read from it.
@@ -67,8 +69,33 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    pub(crate) fn new(directory: Option<TempDir>) -> Self {
+        Self {
+            closed: AtomicBool::new(false),
+            end: AtomicU64::new(u64::MAX),
+            bell: Event::new(),
+            _directory: directory,
+        }
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Acquire)
+    }
+
+    /// Tells receivers that nothing more will be sent.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Release);
+        self.bell.notify(usize::MAX);
+    }
+
+    pub(crate) fn end(&self) -> Offset {
+        Offset::new(self.end.load(Acquire))
+    }
+
+    /// Ends receiving before `end`, which is visible.
+    pub(crate) fn end_at(&self, end: Offset) {
+        self.end.store(end.get(), Release);
+        self.bell.notify(usize::MAX);
     }
 }
 
@@ -77,11 +104,7 @@ impl Handle {
         Self {
             log,
             topic,
-            shared: Arc::new(Shared {
-                closed: AtomicBool::new(false),
-                bell: Event::new(),
-                _directory: directory,
-            }),
+            shared: Arc::new(Shared::new(directory)),
         }
     }
 
@@ -93,8 +116,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.closed.store(true, Release);
-        self.shared.bell.notify(usize::MAX);
+        self.shared.close();
     }
 }
 

@@ -4,8 +4,9 @@ use std::any::type_name;
 use std::io;
 use std::path::PathBuf;
 
-use dacapo_log::{AppendError, Offset, ReadError, SyncError, Topic};
+use dacapo_log::{AppendError, Offset, ReadError, SyncError, Topic, TopicError};
 
+use crate::broadcaster::Lagged;
 use crate::codec::CodecError;
 use crate::schema::Schema;
 
@@ -29,6 +30,14 @@ pub enum OpenError {
         path: PathBuf,
         /// What is wrong with it.
         source: serde_json::Error,
+    },
+    /// No key fits behind the prefix of a broadcaster.
+    #[error("no key fits behind the prefix `{prefix:.80}`: {source}")]
+    Prefix {
+        /// The prefix.
+        prefix: String,
+        /// Why not.
+        source: TopicError,
     },
     /// A file cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
@@ -81,6 +90,9 @@ pub enum SendError {
         /// Why not.
         source: CodecError,
     },
+    /// The key names no topic; of a [`Broadcaster`](crate::Broadcaster). Nothing was sent.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The log did not take the message.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -92,6 +104,19 @@ pub enum SendError {
         /// Why.
         source: SyncError,
     },
+}
+
+/// A key names no topic: its text is too long, or empty where no prefix stands before it.
+///
+/// Shown, a long key is cut off behind 80 characters.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("key `{key:.80}` names no topic: {source}")]
+#[non_exhaustive]
+pub struct KeyError {
+    /// The key's text, with the prefix before it.
+    pub key: String,
+    /// Why not.
+    pub source: TopicError,
 }
 
 /// No message was received.
@@ -109,6 +134,38 @@ pub enum ReceiveError {
     /// [`skip_damage`](crate::Receiver::skip_damage).
     #[error(transparent)]
     Read(ReadError),
+    /// A subscription fell behind, and passes messages over: said once, receiving goes on behind them.
+    /// See [`Lag::Error`](crate::Lag::Error).
+    #[error(transparent)]
+    Lagged(Lagged),
+    /// A subscription fell behind, and that has ended it. See [`Lag::End`](crate::Lag::End).
+    #[error(
+        "more than {buffer} messages are unread, which ends the subscription; subscribe again from offset {resume_at} to miss none"
+    )]
+    FellBehind {
+        /// How many may be unread.
+        buffer: usize,
+        /// The first message that was not received.
+        resume_at: Offset,
+    },
+    /// The key was removed, and everything sent to it before was received.
+    #[error("the key was removed, and everything sent to it before was received")]
+    Removed,
+}
+
+impl ReceiveError {
+    /// Whether more messages are unread than the subscription's [`Lag`](crate::Lag) allows: it goes on
+    /// behind some, or has ended.
+    #[must_use]
+    pub fn is_lagged(&self) -> bool {
+        matches!(self, Self::Lagged(_) | Self::FellBehind { .. })
+    }
+
+    /// Whether nothing more will be received: a stream ends in the place of such an error.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Closed | Self::Removed | Self::FellBehind { .. })
+    }
 }
 
 impl From<ReadError> for ReceiveError {

@@ -47,7 +47,11 @@ impl Inbox {
     /// Goes on from `start` instead.
     pub(crate) fn seek(&self, start: Start) {
         self.tailer().seek(start);
-        // Who waits may have something to receive now.
+        self.ring();
+    }
+
+    /// Has those look again who wait: they may have something to receive now.
+    pub(crate) fn ring(&self) {
         self.shared.bell.notify(usize::MAX);
     }
 
@@ -78,10 +82,20 @@ impl Inbox {
             // Before the look: what was sent before the closing is received.
             let closed = self.shared.is_closed();
             match tailer.try_next_ref() {
+                Ok(Some(record)) if record.offset() >= self.shared.end() => {
+                    let offset = record.offset();
+                    tailer.seek(Start::AtOrOldest(offset));
+                    return Err(ReceiveError::Removed);
+                }
                 Ok(Some(record)) if self.is_message(record) => return Ok(Some(take(record))),
                 Ok(Some(_)) => {}
-                Ok(None) if closed => return Err(ReceiveError::Closed),
-                Ok(None) => return Ok(None),
+                Ok(None) => {
+                    return match tailer.next_offset() >= self.shared.end() {
+                        true => Err(ReceiveError::Removed),
+                        false if closed => Err(ReceiveError::Closed),
+                        false => Ok(None),
+                    };
+                }
                 Err(error) => {
                     if let Some(offset) = behind(&error) {
                         tailer.seek(Start::AtOrOldest(offset));
@@ -96,6 +110,11 @@ impl Inbox {
     /// and not the deletion of the messages before it.
     fn is_message(&self, record: RecordRef<'_>) -> bool {
         !record.is_deletion() && (self.is_labelled || !record.has_topic())
+    }
+
+    /// As [`is_message`](Self::is_message), and not one that was sent after the end.
+    pub(crate) fn is_to_come(&self, record: RecordRef<'_>) -> bool {
+        self.is_message(record) && record.offset() < self.shared.end()
     }
 
     /// Begins to wait; look again before waiting.

@@ -31,9 +31,12 @@
 //!   [`Sender::send_durable`] when it is safe from a power cut.
 //! - [`Receiver::receive`] is async, on any runtime; [`Receiver::receive_blocking`] needs none. A
 //!   receiver is a [`Stream`](futures_core::Stream) too.
+//! - [`Broadcaster`] sends by key: to those who subscribe to a room, a user, an order, among as many
+//!   keys as there are, in one log.
 //! - [`Codec`] says how messages become bytes: [`Postcard`] by default, [`Json`], or [`Raw`] bytes.
 //! - What is underneath, from fsync to retention, is the crate [`dacapo_log`].
 
+mod broadcaster;
 mod builder;
 mod channel;
 mod codec;
@@ -47,6 +50,9 @@ mod schema;
 mod sender;
 mod wait;
 
+pub use broadcaster::{
+    Broadcaster, BroadcasterBuilder, Key, Lag, Lagged, MessageStream, Sent, SentBatch, Subscription,
+};
 pub use builder::Builder;
 pub use channel::ReplayChannel;
 pub use codec::{Codec, CodecError, Decode, Encode, Json, Postcard, Raw};
@@ -54,8 +60,10 @@ pub use codec::{Codec, CodecError, Decode, Encode, Json, Postcard, Raw};
 pub use cursors::{
     Cursor, CursorError, CursorNameError, Cursors, Position, PublishedCursors, StoreNotice,
 };
-pub use dacapo_log::{Checkpoint, Epoch, Flush, Log, Offset, Retention, Stamp, Start, Topic};
-pub use error::{DecodeError, OpenError, ReceiveError, SchemaMismatch, SendError};
+pub use dacapo_log::{
+    Checkpoint, Epoch, Flush, Log, Offset, Retention, Stamp, Start, Topic, TopicError,
+};
+pub use error::{DecodeError, KeyError, OpenError, ReceiveError, SchemaMismatch, SendError};
 pub use message::Message;
 pub use receiver::{Messages, Receiver};
 pub use schema::Schema;

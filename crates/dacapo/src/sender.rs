@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use dacapo_log::{Appended, Log, Offset, Stamp, Topic};
 
-use crate::channel::Handle;
+use crate::channel::{Handle, Shared};
 use crate::codec::{Encode, Postcard};
 use crate::error::SendError;
 
@@ -181,6 +181,14 @@ impl<T, C> Sender<T, C> {
     #[must_use]
     pub fn log(&self) -> &Log {
         &self.handle.log
+    }
+
+    pub(crate) fn codec(&self) -> &C {
+        &self.codec
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
     }
 
     fn encode<M: ?Sized>(&self, message: &M, buffer: &mut Vec<u8>) -> Result<(), SendError>
