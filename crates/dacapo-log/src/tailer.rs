@@ -15,7 +15,7 @@ use crate::offset::{Checkpoint, Offset, Start};
 use crate::reader::Reader;
 use crate::record::{Record, RecordRef};
 use crate::topic::Topic;
-use crate::topics::Registration;
+use crate::topics::{self, Registration};
 use crate::watermark::Watermark;
 
 /// A reader that follows the log live; made by [`Log::tail`](crate::Log::tail).
@@ -141,6 +141,21 @@ impl Tailer {
     #[must_use]
     pub fn checkpoint(&self) -> Checkpoint {
         self.reader.checkpoint()
+    }
+
+    /// How many records that it reads are still before it, as of now. Of a reader of topics, by their
+    /// index, as [`Log::count`](crate::Log::count); otherwise by their offsets, those included that a
+    /// compaction has removed.
+    ///
+    /// # Errors
+    /// As [`Log::count`](crate::Log::count).
+    pub fn remaining(&self) -> Result<u64, ReadError> {
+        let (shared, next) = (self.reader.shared(), self.reader.next_offset());
+        shared.refresh()?;
+        match self.reader.filter() {
+            None => Ok(shared.visible.get().since(next)),
+            Some(filter) => topics::remaining_of(shared, filter, next),
+        }
     }
 
     fn watermark(&self) -> &Watermark {

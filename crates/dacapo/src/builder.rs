@@ -177,10 +177,13 @@ impl<T, C: Encode<T> + for<'a> Decode<'a, T>> Builder<T, C> {
         };
         let (topic, replaces) = (self.topic, self.replaces_schema);
         schema::check(log.dir(), topic.as_ref(), opened, replaces, read_only)?;
-        Ok(ReplayChannel::new(
-            Handle::new(log, topic, directory),
-            self.codec,
-        ))
+        let handle = Handle::new(log, topic, directory);
+        #[cfg(feature = "cursors")]
+        if !read_only {
+            let (log, topic) = (&handle.log, handle.topic.as_ref());
+            handle.shared.holds.take_stored(log, topic);
+        }
+        Ok(ReplayChannel::new(handle, self.codec))
     }
 }
 

@@ -15,6 +15,12 @@ use tempfile::TempDir;
 
 use crate::builder::Builder;
 use crate::codec::{Decode, Encode, Postcard};
+#[cfg(feature = "cursors")]
+use crate::consumer::{self, Consumer, ConsumerBuilder, ConsumerStatus, Holds};
+#[cfg(feature = "cursors")]
+use crate::cursors::{Cursor, Cursors};
+#[cfg(feature = "cursors")]
+use crate::error::ConsumeError;
 use crate::error::OpenError;
 use crate::receiver::Receiver;
 use crate::sender::Sender;
@@ -62,6 +68,9 @@ pub(crate) struct Shared {
     closed: AtomicBool,
     /// Messages from this offset on are not theirs; of a key that was removed.
     end: AtomicU64,
+    /// What the channel's consumers keep from being dropped.
+    #[cfg(feature = "cursors")]
+    pub(crate) holds: Holds,
     /// Rung where receivers have to look again though nothing was appended.
     pub(crate) bell: Event,
     /// Goes with the last one who may read from it.
@@ -73,6 +82,8 @@ impl Shared {
         Self {
             closed: AtomicBool::new(false),
             end: AtomicU64::new(u64::MAX),
+            #[cfg(feature = "cursors")]
+            holds: Holds::default(),
             bell: Event::new(),
             _directory: directory,
         }
@@ -198,6 +209,53 @@ impl<T, C: Encode<T> + for<'a> Decode<'a, T>> ReplayChannel<T, C> {
         let is_labelled = self.handle.topic.is_some();
         let shared = Arc::clone(&self.handle.shared);
         Receiver::new(tailer, is_labelled, shared, self.codec.clone())
+    }
+
+    /// The consumer of this name, which goes on where it last committed, or begins with the oldest
+    /// message if there was none. Blocks.
+    ///
+    /// # Errors
+    /// As [`ConsumerBuilder::open`].
+    #[cfg(feature = "cursors")]
+    pub fn consumer(&self, name: &str) -> Result<Consumer<T, C>, ConsumeError> {
+        self.consumer_builder(name).open()
+    }
+
+    /// Options to open a consumer with.
+    #[cfg(feature = "cursors")]
+    pub fn consumer_builder(&self, name: &str) -> ConsumerBuilder<'_, T, C> {
+        ConsumerBuilder::new(self, name)
+    }
+
+    /// The consumers of this channel, by name, and how far each is behind.
+    ///
+    /// Also while another process has them open. Blocks.
+    ///
+    /// # Errors
+    /// What can go wrong with the cursors, and with reading the log.
+    #[cfg(feature = "cursors")]
+    pub fn consumers(&self) -> Result<Vec<ConsumerStatus>, ConsumeError> {
+        let published = Cursors::published(self.log().dir())?;
+        let own = |cursor: &Cursor| cursor.topic.as_ref() == self.topic();
+        let cursors = published.cursors.into_iter().filter(own);
+        cursors
+            .map(|cursor| ConsumerStatus::of(self.log(), cursor))
+            .collect()
+    }
+
+    /// Deletes the consumer of this name, and its hold on the messages; `false` if there is none.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`ConsumeError::InUse`] while it is open, and what can go wrong with the cursors.
+    #[cfg(feature = "cursors")]
+    pub fn delete_consumer(&self, name: &str) -> Result<bool, ConsumeError> {
+        consumer::delete(self.log(), name, &self.handle.shared)
+    }
+
+    #[cfg(feature = "cursors")]
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// The log that the messages are stored in: for [`sync`](Log::sync), retention, backups and

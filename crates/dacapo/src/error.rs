@@ -8,6 +8,8 @@ use dacapo_log::{AppendError, Offset, ReadError, SyncError, Topic, TopicError};
 
 use crate::broadcaster::Lagged;
 use crate::codec::CodecError;
+#[cfg(feature = "cursors")]
+use crate::cursors::CursorError;
 use crate::schema::Schema;
 
 /// Opening a channel failed. Nothing that was stored has been changed.
@@ -175,6 +177,53 @@ impl From<ReadError> for ReceiveError {
             error => Self::Read(error),
         }
     }
+}
+
+/// A consumer could not be opened, receive, or commit. No message is lost.
+#[cfg(feature = "cursors")]
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConsumeError {
+    /// No message was received.
+    #[error(transparent)]
+    Receive(#[from] ReceiveError),
+    /// The cursors cannot be read or written.
+    #[error(transparent)]
+    Cursor(#[from] CursorError),
+    /// There is one consumer of each name at a time.
+    #[error(
+        "consumer {name:?} is open in this process already; drop that one, or use another name"
+    )]
+    InUse {
+        /// Its name.
+        name: String,
+    },
+    /// A consumer reads one topic for as long as it lives.
+    #[error(
+        "consumer {name:?} reads {}, and is opened for {}; use another name, or delete it first",
+        channel(recorded),
+        channel(opened)
+    )]
+    OtherTopic {
+        /// Its name.
+        name: String,
+        /// The topic that it reads.
+        recorded: Option<Topic>,
+        /// The topic that it was opened for.
+        opened: Option<Topic>,
+    },
+    /// A commit goes no further than what was received.
+    #[error(
+        "consumer {name:?} has not received message {requested}: the next one that it receives is {next} or later; commit what it has received"
+    )]
+    NotReceived {
+        /// Its name.
+        name: String,
+        /// The message that was to be committed.
+        requested: Offset,
+        /// The next one, or an offset before which there is none that it has not received.
+        next: Offset,
+    },
 }
 
 /// A message's bytes are not of the type that they were read as.

@@ -31,6 +31,7 @@
 //!   [`Sender::send_durable`] when it is safe from a power cut.
 //! - [`Receiver::receive`] is async, on any runtime; [`Receiver::receive_blocking`] needs none. A
 //!   receiver is a [`Stream`](futures_core::Stream) too.
+//! - [`ReplayChannel::consumer`] is a receiver with a name, which goes on where it last committed.
 //! - [`Broadcaster`] sends by key: to those who subscribe to a room, a user, an order, among as many
 //!   keys as there are, in one log.
 //! - [`Codec`] says how messages become bytes: [`Postcard`] by default, [`Json`], or [`Raw`] bytes.
@@ -40,6 +41,8 @@ mod broadcaster;
 mod builder;
 mod channel;
 mod codec;
+#[cfg(feature = "cursors")]
+mod consumer;
 #[cfg(feature = "cursors")]
 mod cursors;
 mod error;
@@ -57,12 +60,16 @@ pub use builder::Builder;
 pub use channel::ReplayChannel;
 pub use codec::{Codec, CodecError, Decode, Encode, Json, Postcard, Raw};
 #[cfg(feature = "cursors")]
+pub use consumer::{Commits, Consumer, ConsumerBuilder, ConsumerStatus};
+#[cfg(feature = "cursors")]
 pub use cursors::{
     Cursor, CursorError, CursorNameError, Cursors, Position, PublishedCursors, StoreNotice,
 };
 pub use dacapo_log::{
     Checkpoint, Epoch, Flush, Log, Offset, Retention, Stamp, Start, Topic, TopicError,
 };
+#[cfg(feature = "cursors")]
+pub use error::ConsumeError;
 pub use error::{DecodeError, KeyError, OpenError, ReceiveError, SchemaMismatch, SendError};
 pub use message::Message;
 pub use receiver::{Messages, Receiver};

@@ -182,6 +182,15 @@ impl<T, C: for<'a> Decode<'a, T>> Receiver<T, C> {
         self.tailer().checkpoint()
     }
 
+    /// How many messages there are still to receive, as of now. Of a channel without a topic in a log
+    /// with topics, their records are counted too.
+    ///
+    /// # Errors
+    /// Where the log cannot be read.
+    pub fn remaining(&self) -> Result<u64, ReceiveError> {
+        Ok(self.inbox.tailer().remaining()?)
+    }
+
     /// Goes on from `start` instead. A start that cannot be is what receiving returns, as an error.
     pub fn seek(&self, start: Start) {
         self.inbox.seek(start);

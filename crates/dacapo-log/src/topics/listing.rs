@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::filter::Filter;
 use super::merge::{Merge, Named, Part};
 use crate::error::ReadError;
 use crate::log::Shared;
@@ -160,6 +161,29 @@ pub(crate) fn count_of(shared: &Shared, topic: &Topic, from: Offset) -> Result<u
                     break;
                 }
             }
+        }
+    }
+    Ok(records)
+}
+
+/// How many records at or behind `from` the filter lets through.
+pub(crate) fn remaining_of(
+    shared: &Arc<Shared>,
+    filter: &Filter,
+    from: Offset,
+) -> Result<u64, ReadError> {
+    let mut records = 0;
+    for topic in filter.topics() {
+        records += count_of(shared, topic, from)?;
+    }
+    for prefix in filter.prefixes() {
+        for summary in Topics::new(Arc::clone(shared)).prefix(prefix) {
+            let summary = summary?;
+            records += match (summary.first >= from, summary.last < from) {
+                (true, _) => summary.records,
+                (_, true) => 0,
+                (false, false) => count_of(shared, &summary.topic, from)?,
+            };
         }
     }
     Ok(records)

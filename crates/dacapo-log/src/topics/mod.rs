@@ -29,7 +29,7 @@ pub(crate) use file::{
 pub(crate) use filter::Filter;
 pub(crate) use index::{Place, TopicIndex};
 pub use listing::{TopicSummary, Topics};
-pub(crate) use listing::{count_of, last_of};
+pub(crate) use listing::{count_of, last_of, remaining_of};
 pub(crate) use merge::{Merge, Named, Part};
 pub(crate) use tell::topics_in;
 pub(crate) use waiters::{Registration, TopicListener, TopicWaiters};

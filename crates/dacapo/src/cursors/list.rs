@@ -283,7 +283,10 @@ pub(super) fn published(dir: &Path) -> Result<PublishedCursors, CursorError> {
             break image;
         }
     };
-    let log_id = image.log_id();
+    // A list gets its name with a whole header.
+    let Some(log_id) = image.log_id() else {
+        return Err(CursorError::damaged(&path, "nothing in it can be read"));
+    };
     let is_lost = |place: &&Place| place.newest().is_none();
     let damaged = image.places.iter().filter(is_lost).count();
     let mut cursors: Vec<Cursor> = image
@@ -301,7 +304,7 @@ pub(super) fn published(dir: &Path) -> Result<PublishedCursors, CursorError> {
     cursors.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(PublishedCursors {
         cursors,
-        log_id,
+        log_id: Some(log_id),
         damaged,
     })
 }

@@ -1,0 +1,86 @@
+//! What keeps messages from being dropped that a consumer has not handled, while the channel is open,
+//! whether the consumer is or not.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use dacapo_log::{Hold, Log, Offset, Topic};
+
+use crate::cursors::{Cursor, CursorError, Cursors};
+
+/// No consumer has this name.
+const UNREADABLE: &str = "";
+
+/// By the consumer's name.
+#[derive(Debug, Default)]
+pub(crate) struct Holds(Mutex<HashMap<String, Hold>>);
+
+impl Holds {
+    fn held(&self) -> MutexGuard<'_, HashMap<String, Hold>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the holds of the stored cursors of a channel, those of consumers that are not open too.
+    ///
+    /// Where the cursors cannot be read, everything is held until they can be: who opens a consumer
+    /// learns what is wrong.
+    pub(crate) fn take_stored(&self, log: &Log, topic: Option<&Topic>) {
+        match stored(log) {
+            Ok(cursors) => {
+                let own = |cursor: &&Cursor| cursor.holds && cursor.topic.as_ref() == topic;
+                for cursor in cursors.iter().filter(own) {
+                    self.take(log, &cursor.name, cursor.checkpoint.offset);
+                }
+                self.release(UNREADABLE);
+            }
+            Err(_) => self.take(log, UNREADABLE, Offset::ZERO),
+        }
+    }
+
+    /// As [`take_stored`](Self::take_stored), if they could not be read before.
+    pub(crate) fn take_if_readable_now(&self, log: &Log, topic: Option<&Topic>) {
+        if self.held().contains_key(UNREADABLE) {
+            self.take_stored(log, topic);
+        }
+    }
+
+    pub(crate) fn take(&self, log: &Log, name: &str, offset: Offset) {
+        let mut held = self.held();
+        match held.get(name) {
+            Some(hold) => _ = hold.move_to(offset),
+            None => {
+                let name_of_hold = match name {
+                    UNREADABLE => "consumers, whose cursors cannot be read".to_owned(),
+                    name => format!("consumer {name}"),
+                };
+                let hold = log.hold(name_of_hold, offset);
+                held.insert(name.to_owned(), hold);
+            }
+        }
+    }
+
+    /// Moves a hold, if there is one.
+    pub(crate) fn move_to(&self, name: &str, offset: Offset) {
+        if let Some(hold) = self.held().get(name) {
+            hold.move_to(offset);
+        }
+    }
+
+    pub(crate) fn release(&self, name: &str) {
+        self.held().remove(name);
+    }
+}
+
+/// The cursors as they are stored; makes no store where there is none.
+fn stored(log: &Log) -> Result<Vec<Cursor>, CursorError> {
+    let published = Cursors::published(log.dir());
+    if published.as_ref().is_ok_and(|list| list.log_id.is_none()) {
+        return Ok(Vec::new());
+    }
+    match Cursors::of(log) {
+        Ok(cursors) => Ok(cursors.list()),
+        // Whoever has them keeps the list whole.
+        Err(CursorError::Held { .. }) => Ok(published?.cursors),
+        Err(error) => Err(error),
+    }
+}
