@@ -74,6 +74,40 @@ fn event_sourcing_replays_only_what_its_snapshot_has_not_seen() {
     );
 }
 
+#[cfg(feature = "cursors")]
+#[test]
+fn a_consumer_goes_on_where_it_committed_and_a_ledger_knows_what_comes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = run("resume", Some(dir.path()));
+    assert_eq!(
+        first,
+        "3 orders to bill\nbilled tea\nbilled milk\n1 left for the next run\n"
+    );
+    let second = run("resume", Some(dir.path()));
+    assert_eq!(
+        second,
+        "4 orders to bill\nbilled sugar\nbilled tea\n2 left for the next run\n"
+    );
+
+    let dir = tempfile::tempdir().unwrap();
+    run("exactly_once", Some(dir.path()));
+    let ledger = dir.path().join("ledger.txt");
+    // Killed in the middle of a line, and the cursors gone.
+    let mut torn = std::fs::OpenOptions::new()
+        .append(true)
+        .open(&ledger)
+        .unwrap();
+    write!(torn, "3 4").unwrap();
+    std::fs::remove_dir_all(dir.path().join("cursors")).unwrap();
+    std::fs::remove_file(dir.path().join("cursors.list")).unwrap();
+    assert_eq!(
+        run("exactly_once", Some(dir.path())),
+        "entered 3 payments\n"
+    );
+    let entered = std::fs::read_to_string(&ledger).unwrap();
+    assert_eq!(entered, "0 10\n1 20\n2 30\n3 10\n4 20\n5 30\n");
+}
+
 #[test]
 fn each_job_has_one_outcome_and_none_stays_open() {
     let dir = tempfile::tempdir().unwrap();
