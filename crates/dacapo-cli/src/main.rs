@@ -17,6 +17,7 @@ mod append;
 mod backup;
 mod cat;
 mod compact;
+mod cursor;
 mod damage;
 mod delete_topic;
 mod demo;
@@ -55,6 +56,7 @@ Examples:
   dacapo cat log | tail -n 3         Replay everything from the first record
   dacapo tail log                    Replay, then follow what is appended, live
   dacapo topics log                  Which topics it has
+  dacapo cursor list log             How far each consumer has come
   dacapo stat log                    How much it holds, and since when
   dacapo verify log                  Check every byte
   dacapo repair log new-log          Copy what is sound of a damaged log into a new one
@@ -86,6 +88,7 @@ enum Command {
     Tail(tail::Args),
     Topics(topics::Args),
     DeleteTopic(delete_topic::Args),
+    Cursor(cursor::Args),
     Stat(stat::Args),
     Verify(verify::Args),
     Repair(repair::Args),
@@ -115,6 +118,7 @@ fn main() -> ExitCode {
         Command::Tail(args) => tail::run(&args),
         Command::Topics(args) => topics::run(&args),
         Command::DeleteTopic(args) => delete_topic::run(&args),
+        Command::Cursor(args) => cursor::run(&args),
         Command::Stat(args) => stat::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Repair(args) => repair::run(&args),

@@ -3,6 +3,7 @@
 mod backup;
 mod commands;
 mod compacting;
+mod cursors;
 mod damage;
 mod demo;
 mod failing_disk;

@@ -66,7 +66,7 @@ pub enum CursorError {
     },
     /// The stored cursors cannot be read. Nothing of them was changed.
     #[error(
-        "the cursors in {} are damaged: {reason}; build them anew (`Cursors::rebuild`): the damaged files are put aside, every cursor that can still be read is kept, and a consumer that has lost its own begins with the oldest record, or where it is set by hand; no message is lost",
+        "the cursors in {} are damaged: {reason}; build them anew (`Cursors::rebuild`, `dacapo cursor rebuild`): the damaged files are put aside, every cursor that can still be read is kept, and a consumer that has lost its own begins with the oldest record, or where it is set by hand; no message is lost",
         path.display()
     )]
     Damaged {
@@ -77,7 +77,7 @@ pub enum CursorError {
     },
     /// The stored cursors belong to another log. Nothing of them was changed.
     #[error(
-        "the cursors in {} belong to log {found:032x}, and this is log {expected:032x}; move them back to their log, or build them anew (`Cursors::rebuild`): they are put aside, and every consumer begins with the oldest record",
+        "the cursors in {} belong to log {found:032x}, and this is log {expected:032x}; move them back to their log, or build them anew (`Cursors::rebuild`, `dacapo cursor rebuild`): they are put aside, and every consumer begins with the oldest record",
         path.display()
     )]
     ForeignLog {
