@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 use allocation_counter::measure;
 use dacapo::{
-    Broadcaster, Json, Lag, Lagged, Log, Offset, OpenError, ReceiveError, ReplayChannel, SendError,
-    Start, Subscription, Topic, TopicError,
+    Broadcaster, Json, Lag, Lagged, Log, MessageStream, Offset, OpenError, Raw, ReceiveError,
+    ReplayChannel, SendError, Start, Subscription, Topic, TopicError,
 };
 use dacapo_log::ReadError;
 use futures_lite::StreamExt;
@@ -121,18 +122,11 @@ fn a_removal_is_told_to_who_waits_and_deletes_nothing() {
         let subscription = rooms.subscribe(key).unwrap();
         thread::spawn(move || subscription.receive_blocking())
     });
-    let durable = rooms.subscribe("lobby").unwrap().durable_only();
-    let durable = thread::spawn(move || durable.receive_blocking());
-    // A message of another key that stays undurable keeps nobody waiting.
-    rooms.send("hall", &2).unwrap();
-
-    assert_eq!(rooms.remove("lobby"), 2);
+    assert_eq!(rooms.remove("lobby"), 1);
     assert_eq!(rooms.remove("empty"), 1);
 
     assert!(is_removed(lobby.join().unwrap()));
     assert!(is_removed(never_sent_to.join().unwrap()));
-    rooms.log().sync().unwrap();
-    assert!(is_removed(durable.join().unwrap()));
     let again = rooms.subscribe_from("lobby", Start::Oldest).unwrap();
     assert_eq!(drain(&again), [1]);
 }
@@ -286,15 +280,84 @@ fn what_was_deleted_is_not_unread() {
         .on_lag(Lag::End { buffer: 3 });
     rooms.send_batch("lobby", &[1, 2, 3]).unwrap();
     assert_eq!(lobby.receive_blocking().unwrap(), 1);
+    rooms.send("lobby", &4).unwrap();
+    assert_eq!(lobby.receive_blocking().unwrap(), 2);
+    assert_eq!(lobby.receive_blocking().unwrap(), 3);
+    // Message 4 was counted as unread by now.
     let topic = rooms.topic("lobby").unwrap();
     rooms.log().delete_topic(&topic).unwrap();
-    rooms.send("lobby", &4).unwrap();
-    // Those that were deleted it may have found before they were.
-    assert_eq!(drain(&lobby).last(), Some(&4));
     rooms.send_batch("lobby", &[5, 6, 7]).unwrap();
     assert_eq!(drain(&lobby), [5, 6, 7]);
     rooms.send_batch("lobby", &[8, 9, 10, 11]).unwrap();
     assert!(lobby.try_receive().unwrap_err().is_lagged());
+}
+
+#[test]
+fn a_lag_of_a_prefix_counts_all_of_its_keys() {
+    let rooms = rooms();
+    let halls = rooms
+        .subscribe_prefix("hall:", Start::Latest)
+        .on_lag(Lag::Error { buffer: 2 });
+    for (key, message) in [("hall:1", 1), ("lobby", 2), ("hall:2", 3), ("hall:3", 4)] {
+        rooms.send(key, &message).unwrap();
+    }
+    assert_eq!(lagged(halls.try_receive()).missed, 1);
+    assert_eq!(drain(&halls), [3, 4]);
+}
+
+#[test]
+fn no_lag_passes_over_damage_without_a_word() {
+    const DAMAGED: u64 = 50;
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let builder = Broadcaster::<u8, Vec<u8>>::builder().codec(Raw);
+        builder
+            .segment_bytes_max(16 << 10)
+            .open(dir.path())
+            .unwrap()
+    };
+    let bytes = open();
+    for i in 0..100u8 {
+        bytes.send(&1, &[i; 1000][..]).unwrap();
+    }
+    drop(bytes);
+    // A byte in the middle of message 50.
+    let flipped = std::fs::read_dir(dir.path()).unwrap().any(|file| {
+        let path = file.unwrap().path();
+        let mut content = std::fs::read(&path).unwrap();
+        let damaged = [u8::try_from(DAMAGED).unwrap(); 1000];
+        let found = content.windows(1000).position(|window| window == damaged);
+        let is_segment = path.extension().is_some_and(|extension| extension == "seg");
+        let Some(position) = found.filter(|_| is_segment) else {
+            return false;
+        };
+        content[position + 500] ^= 0x40;
+        std::fs::write(&path, content).unwrap();
+        true
+    });
+    assert!(flipped);
+
+    let bytes = open();
+    let late = bytes
+        .subscribe_from(&1, Start::Oldest)
+        .unwrap()
+        .on_lag(Lag::Error { buffer: 10 });
+    let first_bytes = |upto: usize| -> Vec<u8> {
+        let received = (0..upto).map(|_| late.receive_blocking().unwrap()[0]);
+        received.collect()
+    };
+    assert_eq!(lagged(late.try_receive()).missed, DAMAGED - 10);
+    assert!(first_bytes(10).into_iter().eq(40..50));
+    for _ in 0..2 {
+        let corrupt = late.try_receive();
+        assert!(
+            matches!(corrupt, Err(ReceiveError::Read(ReadError::Corrupt(_)))),
+            "{corrupt:?}"
+        );
+    }
+    assert_eq!(late.skip_damage(), Offset::new(DAMAGED + 1));
+    assert_eq!(lagged(late.try_receive()).missed, 99 - DAMAGED - 10);
+    assert!(first_bytes(10).into_iter().eq(90..100));
 }
 
 /// What a ring of `buffer` messages does, as tokio's broadcast channel has one for each key.
@@ -530,6 +593,14 @@ fn when_the_last_handle_is_gone_subscriptions_receive_what_is_there_and_are_told
 }
 
 #[test]
+fn handles_and_subscriptions_are_shared_by_threads_whatever_keys_and_messages_are() {
+    fn is_shared<X: Clone + Send + Sync + 'static>() {}
+    is_shared::<Broadcaster<Rc<str>, Rc<u64>>>();
+    is_shared::<Subscription<Rc<u64>>>();
+    is_shared::<MessageStream<Rc<u64>>>();
+}
+
+#[test]
 fn a_temporary_broadcaster_goes_with_its_last_subscription() {
     let rooms = rooms();
     let dir = rooms.log().dir().to_owned();
@@ -642,6 +713,17 @@ fn a_durable_subscription_sees_no_message_before_it_is_durable() {
 }
 
 #[test]
+fn the_end_of_a_durable_subscription_waits_for_no_message_of_another_key() {
+    let rooms = rooms();
+    let lobby = rooms.subscribe("lobby").unwrap().durable_only();
+    block_on(rooms.send_durable("lobby", &1)).unwrap();
+    rooms.send("hall", &2).unwrap(); // and nothing flushes it
+    rooms.remove("lobby");
+    assert_eq!(lobby.try_receive().unwrap(), Some(1));
+    assert!(is_removed(lobby.try_receive()));
+}
+
+#[test]
 fn a_message_that_does_not_decode_counts_as_received() {
     let rooms = rooms();
     let lobby = rooms
@@ -724,6 +806,44 @@ fn at_the_seam_of_replay_and_live_nothing_is_missed_and_nothing_comes_twice() {
     });
     assert!(rounds.unwrap() > 0);
     assert_eq!(rooms.total_subscribers(), 0);
+}
+
+#[test]
+fn who_is_counted_when_a_message_is_sent_receives_it() {
+    const KEYS: u64 = 500;
+    let numbers = Broadcaster::<u64, ()>::temporary().unwrap();
+    let current = AtomicU64::new(0);
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            // Of each key, the first message that somebody was counted for.
+            let mut counted: Vec<Option<Offset>> = vec![None; usize::try_from(KEYS).unwrap()];
+            loop {
+                let key = current.load(SeqCst);
+                let Some(counted) = counted.get_mut(usize::try_from(key).unwrap()) else {
+                    return counted;
+                };
+                let sent = numbers.send(&key, &()).unwrap();
+                if sent.receivers > 0 {
+                    counted.get_or_insert(sent.offset);
+                }
+            }
+        });
+        let received: Vec<Offset> = (0..KEYS)
+            .map(|key| {
+                let subscription = numbers.subscribe(&key).unwrap();
+                let first = subscription.message_blocking().unwrap().offset();
+                current.store(key + 1, SeqCst);
+                first
+            })
+            .collect();
+        let counted = sending.join().unwrap();
+        for (key, (received, counted)) in received.into_iter().zip(counted).enumerate() {
+            assert!(
+                counted.is_none_or(|counted| received <= counted),
+                "key {key}: {received} came first, and {counted:?} was counted"
+            );
+        }
+    });
 }
 
 #[test]

@@ -11,8 +11,11 @@ use crate::inbox::Inbox;
 ///
 /// A `buffer` counts unread messages of the subscription; 0 is taken for 1. It is no memory: messages
 /// stay in the log in any case, and a slow subscription never slows a sender. It is for clients who
-/// want the present rather than all of the past. Whether too many are unread is looked at when
-/// something is received.
+/// want the present rather than all of the past.
+///
+/// Whether too many are unread is looked at when something is received, so that each message is read
+/// twice. One that has fallen behind counts what it has missed by reading it, some million messages a
+/// second; with [`End`](Self::End) it stops at the buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Lag {
