@@ -100,7 +100,12 @@ impl Inbox {
                     if let Some(offset) = behind(&error) {
                         tailer.seek(Start::AtOrOldest(offset));
                     }
-                    return Err(error.into());
+                    // That the log is closed is no news to whom it had ended for.
+                    let is_over = tailer.next_offset() >= self.shared.end();
+                    return match ReceiveError::from(error) {
+                        ReceiveError::Closed if is_over => Err(ReceiveError::Removed),
+                        error => Err(error),
+                    };
                 }
             }
         }

@@ -150,6 +150,11 @@ fn a_subscription_outlives_the_removal_of_a_key_that_is_born_again() {
     rooms.remove("lobby");
     assert!(is_removed(new.receive_blocking()));
     assert_eq!(rooms.total_subscribers(), 0);
+    drop(rooms);
+    assert!(
+        is_removed(new.receive_blocking()),
+        "also with the log closed"
+    );
 }
 
 #[test]
