@@ -62,6 +62,27 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Puts an older copy of a directory into its place.
+fn put_back(older: &Path, dir: &Path) {
+    fs::remove_dir_all(dir).unwrap();
+    fs::create_dir(dir).unwrap();
+    copy(older, dir);
+}
+
+/// The list is what a commit changes at once; the store takes it later.
+fn copy_list(from: &Path, to: &Path) {
+    let list = "cursors.list";
+    fs::copy(from.join(list), to.join(list)).unwrap();
+}
+
+fn names_in(cursors: &Cursors) -> Vec<String> {
+    cursors
+        .list()
+        .into_iter()
+        .map(|cursor| cursor.name)
+        .collect()
+}
+
 /// All files in a directory, and in those in it.
 fn files_in(dir: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -101,8 +122,7 @@ fn a_cursor_is_as_it_was_left_after_a_restart() {
     assert!(billing.holds);
     assert_eq!(billing.generation, 3);
     assert!(u128::from(billing.committed_micros) >= begun.as_micros());
-    let names: Vec<String> = cursors.list().into_iter().map(|c| c.name).collect();
-    assert_eq!(names, ["audit", "billing"]);
+    assert_eq!(names_in(&cursors), ["audit", "billing"]);
 }
 
 #[test]
@@ -270,25 +290,21 @@ fn a_deleted_cursor_does_not_come_back() {
     cursors.set("new", Position::new(at(7))).unwrap();
     drop(cursors);
 
-    // The store, or the list, as it was before: each alone knows of it still.
-    for (of, file, names) in [
-        (left.path(), "", &["stays"][..]),
-        (left.path(), "cursors", &["stays"]),
-        (dir.path(), "", &["new", "stays"]),
-        (dir.path(), "cursors", &["new", "stays"]),
+    // Also with the store as it was before, which knows of it still.
+    for (of, store_of_before, names) in [
+        (left.path(), false, &["stays"][..]),
+        (left.path(), true, &["stays"]),
+        (dir.path(), false, &["new", "stays"]),
+        (dir.path(), true, &["new", "stays"]),
     ] {
         let dir = as_if_killed(of);
-        if !file.is_empty() {
-            fs::remove_dir_all(dir.path().join(file)).unwrap();
-            fs::create_dir(dir.path().join(file)).unwrap();
-            copy(&before.path().join(file), &dir.path().join(file));
+        if store_of_before {
+            put_back(&before.path().join("cursors"), &dir.path().join("cursors"));
         }
-        let found: Vec<String> = opened(dir.path())
-            .list()
-            .into_iter()
-            .map(|c| c.name)
-            .collect();
-        assert_eq!(found, names, "with the {file:?} of before");
+        assert_eq!(names_in(&opened(dir.path())), names, "{store_of_before}");
+        // It has gone from the store as well.
+        fs::remove_file(dir.path().join("cursors.list")).unwrap();
+        assert_eq!(names_in(&opened(dir.path())), names, "{store_of_before}");
     }
     let cursors = opened(dir.path());
     cursors.set("gone", Position::new(at(1))).unwrap();
@@ -328,10 +344,7 @@ fn a_store_that_went_back_is_filled_again_from_the_list_and_said() {
     cursors.commit_durable("billing", at(2)).unwrap();
     cursors.commit("billing", at(3)).unwrap();
     drop(cursors);
-    let store = dir.path().join("cursors");
-    fs::remove_dir_all(&store).unwrap();
-    fs::create_dir(&store).unwrap();
-    copy(&before.path().join("cursors"), &store);
+    put_back(&before.path().join("cursors"), &dir.path().join("cursors"));
 
     let cursors = opened(dir.path());
 
@@ -355,44 +368,77 @@ fn a_store_that_went_back_is_filled_again_from_the_list_and_said() {
     assert_eq!(opened(dir.path()).notices(), [], "it was mended");
 }
 
+/// Where the list's first cursor has its two slots.
+const SLOTS: [usize; 2] = [2048, 2048 + 1024];
+
+/// Opens the cursors with one bit of the list flipped, behind the beginning of a slot. Returns where
+/// "billing" is then, which is what the one notice says too.
+fn billing_with_a_bad_slot(dir: &Path, slot: usize) -> u64 {
+    let left = as_if_killed(dir);
+    let list = left.path().join("cursors.list");
+    let mut bytes = fs::read(&list).unwrap();
+    bytes[slot + 40] ^= 4;
+    fs::write(&list, bytes).unwrap();
+    let cursors = opened(left.path());
+    let found = cursors.get("billing").unwrap().checkpoint;
+    let notices = cursors.notices();
+    let [
+        StoreNotice::SlotDamaged {
+            name,
+            position,
+            checkpoint,
+            ..
+        },
+    ] = notices
+    else {
+        panic!("{notices:?}")
+    };
+    assert_eq!((name.as_str(), *position), ("billing", slot as u64));
+    assert_eq!(*checkpoint, found);
+    found.offset.get()
+}
+
 #[test]
-fn a_cursor_that_was_set_back_stays_back_though_damage_meets_it_before_the_store_has_it() {
+fn a_torn_commit_leaves_the_one_before_it() {
     let dir = tempfile::tempdir().unwrap();
     let cursors = opened(dir.path());
     cursors.set("billing", Position::new(at(1))).unwrap();
-    cursors.commit_durable("billing", at(900)).unwrap();
-    // As a kill leaves it between the list and the store.
     let left = as_if_killed(dir.path());
-    cursors.set("billing", Position::new(at(20))).unwrap();
-    fs::copy(
-        dir.path().join("cursors.list"),
-        left.path().join("cursors.list"),
-    )
-    .unwrap();
-    for byte in [2048, 2048 + 1024 + 40] {
-        let left = as_if_killed(left.path());
-        let list = left.path().join("cursors.list");
-        let mut bytes = fs::read(&list).unwrap();
-        bytes[byte] ^= 4;
-        fs::write(&list, bytes).unwrap();
+    for offset in 2..=9 {
+        cursors.commit("billing", at(offset)).unwrap();
+        copy_list(dir.path(), left.path());
+        let mut found = SLOTS.map(|slot| billing_with_a_bad_slot(left.path(), slot));
+        found.sort();
+        assert_eq!(
+            found,
+            [offset - 1, offset],
+            "the newer one or the older one is torn"
+        );
+    }
+}
 
-        let cursors = opened(left.path());
+#[test]
+fn a_cursor_that_went_back_stays_back_though_damage_meets_it_before_the_store_has_it() {
+    type GoesBack = fn(&Cursors) -> Result<(), CursorError>;
+    let by_hand: GoesBack = |cursors| cursors.set("billing", Position::new(at(20)));
+    let behind_a_crash: GoesBack = |cursors| cursors.commit("billing", in_epoch(2, 20));
+    for go_back in [by_hand, behind_a_crash] {
+        let dir = tempfile::tempdir().unwrap();
+        let cursors = opened(dir.path());
+        cursors.set("billing", Position::new(at(1))).unwrap();
+        cursors.commit_durable("billing", at(900)).unwrap();
+        // As a kill leaves it between the list and the store.
+        let left = as_if_killed(dir.path());
+        go_back(&cursors).unwrap();
+        copy_list(dir.path(), left.path());
 
-        assert_eq!(offset_of(&cursors, "billing"), Some(20), "byte {byte}");
-        let notices = cursors.notices();
-        let [
-            StoreNotice::SlotDamaged {
-                name,
-                position,
-                checkpoint,
-                ..
-            },
-        ] = notices
-        else {
-            panic!("{notices:?}")
-        };
-        assert_eq!((name.as_str(), *checkpoint), ("billing", at(20)));
-        assert!((*position..position + 1024).contains(&(byte as u64)));
+        for slot in SLOTS {
+            assert_eq!(
+                billing_with_a_bad_slot(left.path(), slot),
+                20,
+                "slot at {slot}"
+            );
+        }
     }
 }
 
@@ -742,10 +788,12 @@ fn history() -> [TempDir; 2] {
     cursors.delete("gone").unwrap();
     cursors.set("mail", Position::new(at(9))).unwrap();
     cursors.set("back", Position::new(at(20))).unwrap();
+    // The store as it is before it is given the rest.
+    let open = as_if_killed(dir.path());
     cursors.commit("back", at(25)).unwrap();
     cursors.commit("billing", at(299)).unwrap();
     cursors.commit("billing", at(300)).unwrap();
-    let open = as_if_killed(dir.path());
+    copy_list(dir.path(), open.path());
     drop(cursors);
     [open, dir]
 }
