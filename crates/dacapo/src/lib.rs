@@ -80,3 +80,8 @@ pub use sender::Sender;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// And so are the guide's.
+#[cfg(all(doctest, feature = "cursors"))]
+#[doc = include_str!("../../../docs/guide.md")]
+struct Guide;
