@@ -13,6 +13,7 @@ use dacapo::{Codec, Encode, Log, Postcard, ReplayChannel};
 use dacapo_benches::ratio;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 const SENDS: u32 = 100_000;
 const MESSAGES: u64 = 100_000;
@@ -23,6 +24,13 @@ const RECEIVERS: [u64; 4] = [1, 10, 100, 1_000];
 struct Note {
     id: u64,
     text: String,
+}
+
+/// The same, borrowed.
+#[derive(Deserialize)]
+struct NoteView<'a> {
+    id: u64,
+    text: &'a str,
 }
 
 fn note(id: u64) -> Note {
@@ -47,6 +55,15 @@ fn main() {
         &RECEIVERS.map(|receivers| {
             (
                 format!("channel_fan_out/dacapo/{receivers}"),
+                format!("channel_fan_out/replay-channel/{receivers}"),
+            )
+        }),
+    );
+    ratio::print(
+        "the same, read in place, against the same:",
+        &RECEIVERS.map(|receivers| {
+            (
+                format!("channel_fan_out/dacapo-in-place/{receivers}"),
                 format!("channel_fan_out/replay-channel/{receivers}"),
             )
         }),
@@ -118,6 +135,13 @@ fn fan_out(criterion: &mut Criterion) {
                 })
             });
         });
+        group.bench_function(id("dacapo-in-place"), |b| {
+            b.iter_custom(|rounds| {
+                timed(rounds, channel, |channel| {
+                    in_place(&runtime, channel, receivers)
+                })
+            });
+        });
         group.bench_function(id("dacapo"), |b| {
             b.iter_custom(|rounds| {
                 timed(rounds, channel, |channel| {
@@ -161,6 +185,10 @@ fn on_disk(runtime: &Runtime, channel: &ReplayChannel<Note>, receivers: u64) {
             })
         })
         .collect();
+    send_all(channel, tasks);
+}
+
+fn send_all(channel: &ReplayChannel<Note>, tasks: Vec<JoinHandle<()>>) {
     let sender = channel.sender();
     for id in 0..MESSAGES {
         sender.send(&note(id)).expect("sent");
@@ -168,6 +196,25 @@ fn on_disk(runtime: &Runtime, channel: &ReplayChannel<Note>, receivers: u64) {
     for task in tasks {
         futures_lite::future::block_on(task).expect("it received them all");
     }
+}
+
+/// As [`on_disk`], reading each message where it lies.
+fn in_place(runtime: &Runtime, channel: &ReplayChannel<Note>, receivers: u64) {
+    let tasks: Vec<_> = (0..receivers)
+        .map(|_| {
+            let receiver = channel.receiver();
+            runtime.spawn(async move {
+                for _ in 0..=MESSAGES {
+                    let read = receiver.receive_with(|message| {
+                        let note: NoteView<'_> = message.view().expect("a note");
+                        std::hint::black_box((note.id, note.text));
+                    });
+                    read.await.expect("received");
+                }
+            })
+        })
+        .collect();
+    send_all(channel, tasks);
 }
 
 fn send_later(criterion: &mut Criterion) {

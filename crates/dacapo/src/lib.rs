@@ -71,7 +71,7 @@ pub use dacapo_log::{
 #[cfg(feature = "cursors")]
 pub use error::ConsumeError;
 pub use error::{DecodeError, KeyError, OpenError, ReceiveError, SchemaMismatch, SendError};
-pub use message::Message;
+pub use message::{Message, MessageRef};
 pub use receiver::{Messages, Receiver};
 pub use schema::Schema;
 pub use sender::Sender;

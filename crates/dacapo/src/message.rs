@@ -122,10 +122,58 @@ impl<T, C> Message<T, C> {
     }
 }
 
+/// A message in place, borrowed for as long as a closure runs; see
+/// [`Receiver::receive_with`](crate::Receiver::receive_with).
+pub struct MessageRef<'a, C = Postcard> {
+    record: RecordRef<'a>,
+    codec: &'a C,
+}
+
+impl<'a, C> MessageRef<'a, C> {
+    pub(crate) fn new(record: RecordRef<'a>, codec: &'a C) -> Self {
+        Self { record, codec }
+    }
+
+    /// The message's place in the log.
+    #[must_use]
+    pub fn offset(&self) -> Offset {
+        self.record.offset()
+    }
+
+    /// When it was sent; see [`Message::time`].
+    #[must_use]
+    pub fn time(&self) -> SystemTime {
+        self.record.timestamp()
+    }
+
+    /// Its bytes, as they are stored.
+    #[must_use]
+    pub fn payload(&self) -> &'a [u8] {
+        self.record.payload()
+    }
+
+    /// Reads it as a type that may borrow from it.
+    ///
+    /// # Errors
+    /// Where its bytes are no `V`.
+    pub fn view<V>(&self) -> Result<V, DecodeError>
+    where
+        C: Decode<'a, V>,
+    {
+        decode_record(self.codec, self.record)
+    }
+}
+
+impl<C> fmt::Debug for MessageRef<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.record.fmt(f)
+    }
+}
+
 /// Decodes the message that a record is.
-pub(crate) fn decode_record<T, C: for<'a> Decode<'a, T>>(
+pub(crate) fn decode_record<'a, T, C: Decode<'a, T>>(
     codec: &C,
-    record: RecordRef<'_>,
+    record: RecordRef<'a>,
 ) -> Result<T, DecodeError> {
     let decoded = codec.decode(record.payload());
     decoded.map_err(|source| {

@@ -14,7 +14,7 @@ use crate::channel::Shared;
 use crate::codec::{Decode, Postcard};
 use crate::error::{DecodeError, ReceiveError};
 use crate::inbox::Inbox;
-use crate::message::{self, Message};
+use crate::message::{self, Message, MessageRef};
 use crate::wait::Wait;
 
 /// Receives messages; made by [`ReplayChannel::receiver`](crate::ReplayChannel::receiver).
@@ -142,6 +142,62 @@ impl<T, C: for<'a> Decode<'a, T>> Receiver<T, C> {
     /// As [`message`](Self::message).
     pub fn try_message(&self) -> Result<Option<Message<T, C>>, ReceiveError> {
         self.try_with(|record| self.keep(record))
+    }
+
+    /// Waits for the next message and lets `read` look at it in place: without a copy, and without
+    /// counting a reference to the file in which it lies. Cancel-safe.
+    ///
+    /// Others who share the receiver wait until `read` has returned; it must not use the receiver itself.
+    ///
+    /// ```
+    /// use dacapo::ReplayChannel;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let channel = ReplayChannel::<(u64, String)>::temporary()?;
+    /// channel.sender().send(&(7, "tea".into()))?;
+    /// let receiver = channel.receiver();
+    /// let len = receiver.receive_with_blocking(|message| {
+    ///     let (id, item): (u64, &str) = message.view()?;
+    ///     assert_eq!(id, 7);
+    ///     Ok::<usize, dacapo::DecodeError>(item.len())
+    /// })??;
+    /// assert_eq!(len, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`message`](Self::message).
+    pub async fn receive_with<R>(
+        &self,
+        mut read: impl FnMut(MessageRef<'_, C>) -> R,
+    ) -> Result<R, ReceiveError> {
+        let codec = &self.codec;
+        self.wait_with(|record| read(MessageRef::new(record, codec)))
+            .await
+    }
+
+    /// As [`receive_with`](Self::receive_with), blocking the thread.
+    ///
+    /// # Errors
+    /// As [`message`](Self::message).
+    pub fn receive_with_blocking<R>(
+        &self,
+        mut read: impl FnMut(MessageRef<'_, C>) -> R,
+    ) -> Result<R, ReceiveError> {
+        let read = self.block_with(None, |record| read(MessageRef::new(record, &self.codec)))?;
+        Ok(read.expect("without a deadline, it came"))
+    }
+
+    /// As [`receive_with`](Self::receive_with), if the message is there already.
+    ///
+    /// # Errors
+    /// As [`message`](Self::message).
+    pub fn try_receive_with<R>(
+        &self,
+        read: impl FnOnce(MessageRef<'_, C>) -> R,
+    ) -> Result<Option<R>, ReceiveError> {
+        self.try_with(|record| read(MessageRef::new(record, &self.codec)))
     }
 
     /// The next message, if it is there already, without receiving it.
