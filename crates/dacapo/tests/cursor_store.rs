@@ -478,6 +478,60 @@ fn cursors_of_another_log_are_refused_and_can_be_put_aside() {
 }
 
 #[test]
+fn a_rebuild_keeps_every_cursor_that_one_of_the_two_holds_and_all_that_was_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, list) = (dir.path().join("cursors"), dir.path().join("cursors.list"));
+    let orders = Position::new(at(7))
+        .topic(Topic::new("orders").unwrap())
+        .holds(true);
+    let cursors = opened(dir.path());
+    cursors.set("gone", Position::new(at(3))).unwrap();
+    cursors.set("billing", orders).unwrap();
+    cursors.delete("gone").unwrap();
+    cursors.commit("billing", at(8)).unwrap();
+    let before = cursors.list();
+    drop(cursors);
+
+    for round in 1..=2 {
+        fs::remove_dir_all(&store).unwrap();
+        fs::write(&store, format!("damage {round}")).unwrap();
+        let refused = Cursors::open(dir.path(), LOG_ID).unwrap_err();
+        assert!(
+            matches!(refused, CursorError::Damaged { .. }),
+            "{refused:?}"
+        );
+        let cursors = Cursors::rebuild(dir.path(), LOG_ID).unwrap();
+        assert_eq!(cursors.list(), before);
+        let notices = cursors.notices();
+        assert!(
+            matches!(notices, [StoreNotice::StoreOlder { cursors: 1, .. }]),
+            "{notices:?}"
+        );
+        drop(cursors);
+        let aside = fs::read_to_string(dir.path().join(format!("cursors.damaged-{round}")));
+        assert_eq!(aside.unwrap(), format!("damage {round}"));
+    }
+    fs::remove_file(&list).unwrap();
+    fs::create_dir(&list).unwrap();
+    let refused = Cursors::open(dir.path(), LOG_ID).unwrap_err();
+    assert!(
+        matches!(refused, CursorError::Damaged { .. }),
+        "{refused:?}"
+    );
+    let cursors = Cursors::rebuild(dir.path(), LOG_ID).unwrap();
+    assert_eq!(cursors.list(), before);
+    let notices = cursors.notices();
+    assert!(
+        matches!(notices, [StoreNotice::ListGone { cursors: 1, .. }]),
+        "{notices:?}"
+    );
+    assert!(dir.path().join("cursors.list.damaged-3").is_dir());
+    drop(cursors);
+    let cursors = opened(dir.path());
+    assert_eq!((cursors.list(), cursors.notices()), (before, &[][..]));
+}
+
+#[test]
 fn a_list_of_a_later_version_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let cursors = opened(dir.path());

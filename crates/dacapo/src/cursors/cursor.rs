@@ -18,7 +18,7 @@ pub struct Cursor {
     pub holds: bool,
     /// When it was committed, in microseconds since the Unix epoch.
     pub committed_micros: u64,
-    /// One more with each commit, and never used again in this log, whatever is deleted.
+    /// One more with each commit. A cursor that is deleted and made again goes on above where it was.
     pub generation: u64,
 }
 

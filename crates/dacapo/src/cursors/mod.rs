@@ -163,6 +163,9 @@ impl Cursors {
     /// [`flush`](Self::flush), which a thread in the background calls within a second; before that a
     /// power cut may take the cursor back to an earlier commit.
     ///
+    /// In a later epoch than the cursor's every offset is forward: a crash may have undone records that it
+    /// had passed. Whether one did is for the log to say.
+    ///
     /// # Errors
     /// [`CursorError::Unknown`] if there is none, [`CursorError::Backwards`] for an earlier epoch, or an
     /// earlier offset of the same epoch, and what can go wrong with files. The cursor is then where it was.

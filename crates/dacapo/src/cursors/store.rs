@@ -71,10 +71,15 @@ impl Store {
         values
             .retain(|value| Entry::decode(&value.value).is_none_or(|entry| entry.log_id == log_id));
         let merged = merge(image.as_ref(), &list_path, values, &store_path, log_id)?;
-        let entries: Vec<Vec<u8>> = (0..)
-            .zip(merged.cursors.values())
-            .map(|(place, held)| encode(log_id, place, &held.cursor, 0))
+        // Each in the place that it had: should the store be found as it is now, it says the same still.
+        let free = merged.generation_max.saturating_add(1);
+        let mut entries: Vec<Vec<u8>> = (0..merged.places)
+            .map(|place| encode_free(log_id, place, free).to_vec())
             .collect();
+        for held in merged.cursors.values() {
+            let place = usize::try_from(held.place).expect("it is one of those");
+            entries[place] = encode(log_id, held.place, &held.cursor, 0);
+        }
         // The new list first: whenever this is interrupted, there is a list that holds all that is left.
         match list_path.symlink_metadata() {
             Ok(found) if found.is_dir() => drop(files::put_aside(&list_path)?),
