@@ -254,7 +254,7 @@ fn delete(args: &Delete) -> anyhow::Result<ExitCode> {
 
 fn rebuild(args: &Rebuild) -> anyhow::Result<ExitCode> {
     let log = crate::open_read_only(&args.dir)?;
-    let log_id = log.status()?.log_id;
+    let log_id = log.id();
     let cursors = Cursors::rebuild(&args.dir, log_id)?;
     let mut text = String::new();
     for notice in cursors.notices() {
@@ -270,7 +270,7 @@ fn rebuild(args: &Rebuild) -> anyhow::Result<ExitCode> {
 fn read(dir: &Path) -> anyhow::Result<(Log, Vec<Cursor>)> {
     let log = crate::open_read_only(dir)?;
     let published = Cursors::published(dir)?;
-    let log_id = log.status()?.log_id;
+    let log_id = log.id();
     if published.log_id.is_some_and(|found| found != log_id) {
         bail!(
             "the cursors in {} belong to another log; `dacapo cursor rebuild` puts them aside",

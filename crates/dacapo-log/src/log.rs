@@ -1017,6 +1017,12 @@ impl Log {
         self.inner.writer.is_none()
     }
 
+    /// The number that tells this log from every other one; drawn when it was made.
+    #[must_use]
+    pub fn id(&self) -> u128 {
+        self.inner.shared.log_id
+    }
+
     /// The log's directory.
     #[must_use]
     pub fn dir(&self) -> &Path {

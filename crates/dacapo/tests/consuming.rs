@@ -396,7 +396,7 @@ fn a_damaged_store_of_cursors_costs_repetitions_and_never_a_message() {
                 Ok(consumer) => consumer,
                 Err(ConsumeError::Cursor(error @ CursorError::Damaged { .. })) => {
                     assert!(error.to_string().contains("no message is lost"), "{error}");
-                    let log_id = channel.log().status().unwrap().log_id;
+                    let log_id = channel.log().id();
                     drop(Cursors::rebuild(dir.path(), log_id).unwrap());
                     channel.consumer("billing").unwrap()
                 }
@@ -456,7 +456,7 @@ fn where_cursors_cannot_be_read_everything_is_kept_until_they_can() {
     let holds = channel.log().status().unwrap().holds;
     assert_eq!(holds[0].name, "consumers, whose cursors cannot be read");
 
-    let log_id = channel.log().status().unwrap().log_id;
+    let log_id = channel.log().id();
     drop(Cursors::rebuild(dir.path(), log_id).unwrap());
     let audit = channel.consumer("audit").unwrap();
     assert_eq!(audit.offset(), Offset::ZERO, "it begins anew");

@@ -116,9 +116,6 @@ pub enum CursorError {
         /// What failed.
         cause: Arc<CursorError>,
     },
-    /// The log's id could not be read.
-    #[error(transparent)]
-    Log(#[from] dacapo_log::ReadError),
 }
 
 impl CursorError {

@@ -99,10 +99,10 @@ impl Cursors {
     /// [`CursorError::Held`] while another process has them, [`CursorError::Damaged`] and
     /// [`CursorError::ForeignLog`] with the way out, and what can go wrong with files.
     pub fn of(log: &Log) -> Result<Self, CursorError> {
-        Self::open(log.dir(), log.status()?.log_id)
+        Self::open(log.dir(), log.id())
     }
 
-    /// The cursors in the directory `dir` of the log with this [id](dacapo_log::Status::log_id), open or
+    /// The cursors in the directory `dir` of the log with this [id](dacapo_log::Log::id), open or
     /// not; creates the store if there is none.
     ///
     /// # Errors
