@@ -4,14 +4,14 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Cargo builds examples beside the tests, unless one test alone is asked for.
+/// Cargo builds examples beside the tests, unless it is asked for one test, or for all targets.
 fn example(name: &str) -> Command {
     let test = std::env::current_exe().unwrap();
     let built = test.parent().and_then(Path::parent).unwrap();
     let path = built.join("examples").join(name);
     assert!(
         path.exists(),
-        "{} is not built: `cargo test -p dacapo` does that",
+        "{} is not built: `cargo build -p dacapo --examples` does that",
         path.display()
     );
     Command::new(path)
