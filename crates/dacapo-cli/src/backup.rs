@@ -15,7 +15,7 @@ use crate::figures;
 ///
 /// Works while another process is writing. The backup is a log too: every record that was durable when
 /// the command began is in it, and every command reads it. Run again with the same DST, it adds what is
-/// new and drops what the log has dropped; interrupted, it goes on.
+/// new and drops what the log has dropped; interrupted, it goes on. The cursors of consumers come along.
 ///
 /// On the log's own filesystem the full segments are hard links: the backup takes next to no space or
 /// time, and protects from deleting and pruning. To be safe from a disk that fails, name a directory
@@ -70,11 +70,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let log = crate::open_read_only(&args.dir)?;
     let progress = damage::progress_bar();
-    let made = log.backup(&args.dst, |done| damage::advance(&progress, done));
+    let made = dacapo::backup(&log, &args.dst, |done| damage::advance(&progress, done));
     progress.finish_and_clear();
     let made = match made {
         Ok(made) => made,
-        Err(error) if is_refusal(&error) => {
+        Err(dacapo::BackupError::Log(error)) if is_refusal(&error) => {
             crate::report(&error.into());
             return Ok(ExitCode::from(2));
         }

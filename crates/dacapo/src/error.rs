@@ -78,6 +78,22 @@ fn channel(topic: &Option<Topic>) -> String {
     }
 }
 
+/// A backup was not made, or not wholly.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// The log could not be backed up.
+    #[error(transparent)]
+    Log(#[from] dacapo_log::BackupError),
+    /// The log is backed up, and what its channels hold is not recorded in the backup.
+    #[error("the log is backed up, but not the record of what its channels hold: {0}")]
+    Schemas(#[source] OpenError),
+    /// The log is backed up, and the cursors of its consumers are not.
+    #[cfg(feature = "cursors")]
+    #[error("the log is backed up, but not its cursors: {0}")]
+    Cursors(#[source] CursorError),
+}
+
 /// A message was not sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

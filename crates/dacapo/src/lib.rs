@@ -35,8 +35,10 @@
 //! - [`Broadcaster`] sends by key: to those who subscribe to a room, a user, an order, among as many
 //!   keys as there are, in one log.
 //! - [`Codec`] says how messages become bytes: [`Postcard`] by default, [`Json`], or [`Raw`] bytes.
+//! - [`backup()`] copies a log with its cursors, while it is written.
 //! - What is underneath, from fsync to retention, is the crate [`dacapo_log`].
 
+mod backup;
 mod broadcaster;
 mod builder;
 mod channel;
@@ -53,6 +55,7 @@ mod schema;
 mod sender;
 mod wait;
 
+pub use backup::backup;
 pub use broadcaster::{
     Broadcaster, BroadcasterBuilder, Key, Lag, Lagged, MessageStream, Sent, SentBatch, Subscription,
 };
@@ -70,7 +73,9 @@ pub use dacapo_log::{
 };
 #[cfg(feature = "cursors")]
 pub use error::ConsumeError;
-pub use error::{DecodeError, KeyError, OpenError, ReceiveError, SchemaMismatch, SendError};
+pub use error::{
+    BackupError, DecodeError, KeyError, OpenError, ReceiveError, SchemaMismatch, SendError,
+};
 pub use message::{Message, MessageRef};
 pub use receiver::{Messages, Receiver};
 pub use schema::Schema;

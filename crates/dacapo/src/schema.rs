@@ -76,6 +76,15 @@ pub(crate) fn check(
     write(dir, &recorded)
 }
 
+/// Copies the record to a backup of the log.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), OpenError> {
+    let recorded = read(from)?;
+    match recorded.channels.is_empty() {
+        true => Ok(()),
+        false => write(to, &recorded),
+    }
+}
+
 fn read(dir: &Path) -> Result<Channels, OpenError> {
     let path = dir.join(FILE);
     match fs::read(&path) {

@@ -464,6 +464,44 @@ fn where_cursors_cannot_be_read_everything_is_kept_until_they_can() {
 }
 
 #[test]
+fn a_backup_has_the_cursors_of_its_time_and_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, copy) = (dir.path().join("source"), dir.path().join("copy"));
+    let channel = numbers_to(&source, 5);
+    let mut billing = channel.consumer("billing").unwrap();
+    drop(channel.consumer("gone").unwrap());
+    (0..3).for_each(|_| _ = billing.receive_blocking().unwrap());
+    billing.commit().unwrap();
+    dacapo::backup(channel.log(), &copy, |_| ()).unwrap();
+
+    channel.sender().send(&5).unwrap();
+    assert_eq!(drain(&mut billing), [3, 4, 5]);
+    billing.commit().unwrap();
+    assert!(channel.delete_consumer("gone").unwrap());
+    // As another process does, that cannot make the last message durable.
+    let reader = Log::options().open_read_only(&source).unwrap();
+    let made = dacapo::backup(&reader, &copy, |_| ()).unwrap();
+    assert_eq!((made.next, made.not_durable), (Offset::new(5), 1));
+
+    let error = ReplayChannel::<String>::builder()
+        .open_read_only(&copy)
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("holds `u64` in postcard"),
+        "{error}"
+    );
+    let copy = numbers(&copy);
+    let consumers = copy.consumers().unwrap();
+    assert_eq!(consumers.len(), 1);
+    assert_eq!(
+        (&*consumers[0].cursor.name, consumers[0].lag),
+        ("billing", 0)
+    );
+    copy.sender().send(&50).unwrap();
+    assert_eq!(drain(&mut copy.consumer("billing").unwrap()), [50]);
+}
+
+#[test]
 fn a_cursor_set_by_hand_is_where_its_consumer_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let channel = numbers_to(dir.path(), 5);
