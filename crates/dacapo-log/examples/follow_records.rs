@@ -4,7 +4,7 @@
 //! undo. The numbers of an earlier run are still there: each run adds ten and reads them all.
 //!
 //! ```text
-//! cargo run -p dacapo-log --example replay_then_follow [DIR]
+//! cargo run -p dacapo-log --example follow_records [DIR]
 //! ```
 
 use std::error::Error;
