@@ -546,6 +546,17 @@ impl Growing {
         AtStop::Leave
     }
 
+    /// Where the first frame ends, if it gives the segment another base: the file has another one's name.
+    /// `behind` is what stands behind the frames that were read.
+    fn misnaming(&self, behind: &[u8]) -> Option<usize> {
+        if self.position != format::FRAMES_START {
+            return None;
+        }
+        let begin = format::decode_frame(behind, 0, self.segment.nonce()).ok()?;
+        let begun = format::base_of(&begin, behind)?;
+        (begun != self.file.base).then_some(self.position + begin.end)
+    }
+
     /// Tells the end of the log, or a tear, from damage: where a watermark says that there was
     /// more. Then readers are let up to the last sound frame, and meet the damage on their way.
     fn step_over_damage(
@@ -585,6 +596,12 @@ impl Growing {
             return AtStop::Again;
         }
         let base = self.segment.base();
+        if let Some(end) = self.misnaming(scratch) {
+            // None of its records is one of here. Readers are let at the frame that says so.
+            self.frontier.publish(end);
+            self.next = durable;
+            return AtStop::Again;
+        }
         self.next = match scan::last_frame(scratch, nonce) {
             Some(last) => {
                 self.position += last.end;

@@ -166,6 +166,10 @@ impl Segments {
                 return Err(gone());
             }
             if let Some(segment) = entry.mapped.upgrade() {
+                // One that is followed was mapped before its frames could be looked at.
+                if entry.growing.is_some() {
+                    check_name(&segment, offset)?;
+                }
                 return Ok(segment);
             }
             (base, entry.footer.clone().ok_or_else(gone)?)
@@ -187,10 +191,7 @@ impl Segments {
             return Err(Corruption::new(file.file.path(), position, Damage::Footer).into());
         }
         let segment = Arc::new(Segment::sealed(&file, &footer)?);
-        // Whoever reads in it would take its records for others.
-        segment
-            .check_name()
-            .map_err(|misnamed| misnamed.of_record(offset))?;
+        check_name(&segment, offset)?;
         let mut list = self.list();
         if let Some(entry) = list.entries.get_mut(&base) {
             if entry
@@ -263,6 +264,12 @@ impl Segments {
         let entries = list.entries.iter();
         entries.map(|(&base, entry)| entry.summary(base)).collect()
     }
+}
+
+/// Whoever read in a file that has another one's name would take its records for others.
+fn check_name(segment: &Segment, offset: Offset) -> Result<(), Corruption> {
+    let misnamed = segment.check_name();
+    misnamed.map_err(|misnamed| misnamed.of_record(offset))
 }
 
 impl Entry {

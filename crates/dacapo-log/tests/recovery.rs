@@ -520,6 +520,44 @@ fn a_misnamed_segment_is_known_by_its_footer_too() {
     }
 }
 
+/// A file without a footer, with the last name of all, passed for the segment that the log grows in: a
+/// read-only log gave its records the offsets of others, and offsets that no record had.
+#[test]
+fn a_misnamed_segment_that_seems_to_grow_is_known_by_its_first_frame() {
+    let (_, count) = log_of_segments();
+    for (segment, name) in (1..count - 1).flat_map(|segment| [(segment, 198), (segment, 199)]) {
+        let (dir, _) = log_of_segments();
+        let file = segments(dir.path())[segment].clone();
+        let misnamed = dir.path().join(format!("{name:020}.seg"));
+        let mut bytes = fs::read(&file).unwrap();
+        let footer = bytes.len() - 4096;
+        bytes[footer..].fill(0);
+        fs::remove_file(&file).unwrap();
+        fs::write(&misnamed, bytes).unwrap();
+
+        let log = Log::options().open_read_only(dir.path()).unwrap();
+
+        assert_eq!(log.next_offset(), Offset::new(200), "as the log was");
+        let (read, errors) = readable(&log);
+        assert!(!errors.is_empty(), "a segment is gone");
+        let got = (0..200).filter_map(|offset| log.get(Offset::new(offset)).ok());
+        for record in got {
+            let appended = format!("{:0200}", record.offset().get());
+            assert_eq!(record.payload(), appended.as_bytes());
+        }
+        assert!(read.len() > 100 && read.is_sorted(), "{read:?}");
+        let refused = log.get(Offset::new(name)).unwrap_err();
+        assert!(
+            matches!(&refused, ReadError::Corrupt(at)
+                if at.path == misnamed && at.position == 4096
+                    && matches!(at.damage, Damage::OutOfPlace { .. })),
+            "{refused}"
+        );
+        assert!(!verify(dir.path(), |_| ()).unwrap().is_sound());
+        assert!(small_segments().open(dir.path()).is_err());
+    }
+}
+
 /// Reading went on behind the segment in the very same one, for ever.
 #[test]
 fn a_footer_that_ends_where_its_segment_begins_is_none() {
