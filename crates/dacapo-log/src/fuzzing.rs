@@ -1,6 +1,8 @@
 //! What the fuzz targets need of the inside: right checksums on wrong bytes, and checks of the pure
 //! functions. Under `--cfg fuzzing` only, which cargo-fuzz sets.
 
+use std::hash::{DefaultHasher, Hasher};
+
 use crate::format::{
     self, Begin, DictionaryPlace, FOOTER_BYTES, FRAMES_START, Footer, Frame, IndexPoint, Kind,
     META_SLOT_BYTES, Meta, NewFrame, PAD_WORD, SEGMENT_HEADER_BYTES, SegmentHeader,
@@ -295,7 +297,7 @@ fn check_scan(bytes: &[u8], nonce: u32, base: Offset) -> Scan {
 /// Writes a segment as the input says, reads it back, and then damages it.
 fn check_new_frames(input: &[u8]) {
     let mut bytes = vec![0; FRAMES_START];
-    let (nonce, base) = (0xDACA_9000, Offset::new(1 << 40));
+    let (nonce, base) = (unknown_nonce(input), Offset::new(1 << 40));
     let begin = Begin {
         base,
         epoch: Epoch::FIRST,
@@ -385,6 +387,14 @@ fn check_new_frames(input: &[u8]) {
     bytes[FRAMES_START + sum % (written_end - FRAMES_START)] ^= 1 << (sum % 8);
     let damaged = check_scan(&bytes, nonce, base);
     assert!(damaged.next <= scan.next && damaged.end_position <= units_end);
+}
+
+/// A nonce that no payload in the input knows, as none knows a log's. Under one that stays the same, a
+/// payload comes to hold frames of the very segment: a fuzzer puts in what it saw being compared.
+fn unknown_nonce(input: &[u8]) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(input);
+    u32::try_from(hasher.finish() >> 32).expect("shifted")
 }
 
 /// What was written, relative to the segment's base.
