@@ -613,6 +613,40 @@ fn nor_on_a_deletion_in_another_segment() {
     assert_eq!(records.topic(&topic("room")).count(), 1);
 }
 
+/// It read each of them, and showed none: damage to one ended its reading.
+#[test]
+fn a_reader_passes_by_what_a_deletion_in_a_later_segment_hides() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = support::small_segments().open(dir.path()).unwrap();
+    let (room, other) = (topic("room"), topic("other"));
+    for i in 0..100_u64 {
+        let to = if i % 10 == 0 { &other } else { &room };
+        log.append_to(to, format!("{i:0200}").as_bytes()).unwrap();
+    }
+    log.delete_topic(&room).unwrap();
+    log.append_to(&room, b"new").unwrap();
+    log.close().unwrap();
+    damage(dir.path(), format!("{:0200}", 5).as_bytes());
+    for with_files in [true, false] {
+        if !with_files {
+            topics_files(dir.path())
+                .iter()
+                .for_each(|path| fs::remove_file(path).unwrap());
+        }
+        let log = Log::options().open_read_only(dir.path()).unwrap();
+        let read = |start| -> Vec<u64> {
+            let records = log.replay(start).topic(&room).map(Result::unwrap);
+            records.map(|record| record.offset().get()).collect()
+        };
+        assert_eq!(read(Start::Oldest), [101]);
+        assert_eq!(read(Start::At(Offset::ZERO)), [100, 101]);
+        assert_eq!(read(Start::At(Offset::new(101))), [101]);
+        // Of two topics, as far as both are deleted: of the other, all is to be read.
+        let both = log.replay(Start::Oldest).topic(&room).topic(&other);
+        assert_eq!(both.map_while(Result::ok).count(), 1, "up to the damage");
+    }
+}
+
 /// Only who read a topic had them written again.
 #[test]
 fn topics_files_that_are_gone_are_written_again_by_a_listing() {

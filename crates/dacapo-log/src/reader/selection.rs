@@ -2,7 +2,7 @@
 //!
 //! What is wanted of a segment is looked up once, and then read record by record. Where a segment
 //! cannot say what it holds, because it is damaged or was repaired, all of it is read, so that what is
-//! lost is reported.
+//! lost is reported. What lies before the deletions of all topics that are wanted is passed by.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -16,6 +16,7 @@ use crate::log::Shared;
 use crate::offset::Offset;
 use crate::segment::Segment;
 use crate::segments::Summary;
+use crate::topic::Topic;
 use crate::topics::{self, Filter, Place as Wanted};
 
 /// What a reader wants, and what it knows of it.
@@ -141,6 +142,18 @@ impl Selection {
         self.filter.matches(topic) && deleted.is_none_or(|&deletion| reader.span.offset >= deletion)
     }
 
+    /// The offset before which each wanted record is dead; `None` where some may not be.
+    fn alive_from(&self) -> Option<Offset> {
+        // By a prefix, any topic may be wanted that was never deleted.
+        if self.filter.prefixes().len() > 0 {
+            return None;
+        }
+        let deletions = self.deletions.as_ref()?;
+        let deletion_of = |topic: &Topic| deletions.get(topic.as_str().as_bytes()).copied();
+        let of_each: Option<Vec<Offset>> = self.filter.topics().map(deletion_of).collect();
+        of_each?.into_iter().min()
+    }
+
     /// Finds out what the segment of the next record holds.
     ///
     /// A deletion at or behind `limit` is none yet: a power cut may undo it, and its reader would have
@@ -160,6 +173,10 @@ impl Selection {
                 }
             }
             self.deletions = Some(deletions);
+        }
+        if let Some(alive_from) = self.alive_from().filter(|&from| from > reader.next) {
+            reader.pass_to(alive_from.min(limit));
+            return Ok(());
         }
         let Some(summary) = shared.segments.summary_holding(reader.next) else {
             // Reading on says what is missing.
