@@ -15,7 +15,9 @@ impl Writer {
     /// Drops what is to go by `rule`, as far as nothing keeps it.
     pub(crate) fn prune(&self, rule: Rule<'_>) -> Result<Pruning, SyncError> {
         let pruned = self.prune_in_custody(rule);
-        if pruned.is_err() {
+        // Whoever waited for a log that is closed was woken by the closing; and it may be one of them
+        // that calls, from within its waker.
+        if let Err(SyncError::Poisoned { .. }) = &pruned {
             // Without custody: a waker is code of the caller's.
             self.shared.durable.wake();
         }

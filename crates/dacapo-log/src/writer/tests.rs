@@ -856,6 +856,35 @@ fn a_waker_may_drop_old_segments_while_the_log_is_being_closed() {
     );
 }
 
+/// As above, woken by the closing itself: the refusal woke those who wait once more, and that waited for
+/// the wake-up that it was in.
+#[test]
+fn a_waker_that_a_closing_wakes_may_drop_old_segments() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = open(&disk, dir.path(), WritePath::Mapped);
+    // No flush is left that could wake it: no segment is full.
+    log.append(b"durable").unwrap();
+    log.sync().unwrap();
+    let (pruned, heard) = std::sync::mpsc::channel();
+    let waking = PruningWaker {
+        log: log.clone(),
+        pruned,
+    };
+    let waker = std::task::Waker::from(Arc::new(waking));
+    let mut tailer = log.tail(Start::Latest).durable_only();
+    let mut arrival = std::pin::pin!(tailer.arrival());
+    let waiting = std::future::Future::poll(
+        arrival.as_mut(),
+        &mut std::task::Context::from_waker(&waker),
+    );
+    assert!(waiting.is_pending());
+
+    log.close().unwrap();
+
+    let pruned = heard.recv().unwrap();
+    assert!(matches!(pruned, Err(SyncError::Closed)), "{pruned:?}");
+}
+
 /// Found by the simulation: such a segment was sealed, and nothing could be found behind it.
 #[test]
 fn an_empty_segment_whose_sector_was_flushed_is_not_sealed() {
