@@ -132,6 +132,8 @@ impl Tailer {
     }
 
     /// The offset of the next record, or, of a reader of topics, one before which it has seen all.
+    /// Where the start cannot be, the one at which reading could go on: the oldest record for one that
+    /// was dropped, and what [`Rewound`](ReadError::Rewound) and [`BeyondEnd`](ReadError::BeyondEnd) say.
     #[must_use]
     pub fn next_offset(&self) -> Offset {
         self.reader.next_offset()
@@ -145,7 +147,7 @@ impl Tailer {
 
     /// How many records that it reads are still before it, as of now. Of a reader of topics, by their
     /// index, as [`Log::count`](crate::Log::count); otherwise by their offsets, those included that a
-    /// compaction has removed.
+    /// compaction has removed, and not those that were dropped.
     ///
     /// # Errors
     /// As [`Log::count`](crate::Log::count).
@@ -153,7 +155,7 @@ impl Tailer {
         let (shared, next) = (self.reader.shared(), self.reader.next_offset());
         shared.refresh()?;
         match self.reader.filter() {
-            None => Ok(shared.visible.get().since(next)),
+            None => Ok(shared.visible.get().since(next.max(shared.oldest()))),
             Some(filter) => topics::remaining_of(shared, filter, next),
         }
     }
@@ -295,9 +297,9 @@ impl Tailer {
 
     /// After [`ReadError::Corrupt`] or [`ReadError::SegmentMissing`]: moves behind the damage, and
     /// returns the offset of the next record that is sound or still to come. Not needed after
-    /// [`ReadError::Lost`], and does nothing then.
+    /// [`ReadError::Lost`], and does nothing then, nor for a start that cannot be.
     pub fn skip_damage(&mut self) -> Offset {
-        if self.reader.is_behind_gap() {
+        if self.reader.is_behind_gap() || self.refused.is_some() {
             return self.reader.next_offset();
         }
         let limit = self.watermark().get();
@@ -314,12 +316,22 @@ fn start_reading(shared: Arc<Shared>, start: Start) -> (Reader, Option<ReadError
     let _ = shared.refresh();
     let (next, refused) = match shared.resolve(start) {
         Ok(next) => (next, None),
-        Err(error) => (shared.visible.get(), Some(error)),
+        Err(error) => (behind_refusal(&shared, &error), Some(error)),
     };
     let mut reader = Reader::new(shared, next);
     reader.begins_anew(start == Start::Oldest);
     reader.passes_pruned(matches!(start, Start::AtOrOldest(_)));
     (reader, refused)
+}
+
+/// Where to go on behind a start that cannot be: whoever keeps this position, before being told or
+/// after, skips nothing.
+fn behind_refusal(shared: &Shared, refused: &ReadError) -> Offset {
+    match *refused {
+        ReadError::BeyondEnd { next, .. } => next,
+        ReadError::Rewound { resume_at, .. } => resume_at.max(shared.oldest()),
+        _ => shared.oldest(),
+    }
 }
 
 /// Another reader of the same records, at the same place.

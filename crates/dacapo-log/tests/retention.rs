@@ -305,7 +305,12 @@ fn a_start_before_the_oldest_is_reported_once_where_that_is_asked_for() {
         let mut plain = log.tail(Start::At(Offset::new(3)));
         for _ in 0..2 {
             assert!(matches!(plain.try_next(), Err(ReadError::Pruned { .. })));
+            assert_eq!(plain.skip_damage(), log.oldest());
+            assert_eq!(plain.checkpoint().offset, log.oldest());
         }
+        let left = log.next_offset().since(log.oldest());
+        assert_eq!(plain.remaining().unwrap(), left);
+        assert_eq!(log.tail(start).remaining().unwrap(), left);
         // Otherwise it is like any other start.
         let mut there = log.replay(Start::AtOrOldest(Offset::new(70)));
         assert_eq!(there.next().unwrap().unwrap().offset(), Offset::new(70));
