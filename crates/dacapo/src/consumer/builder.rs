@@ -104,7 +104,8 @@ impl<'a, T, C: Encode<T> + for<'b> Decode<'b, T>> ConsumerBuilder<'a, T, C> {
             cursors.set(&self.name, position)?;
         }
         match holds {
-            true => shared.holds.take(log, &self.name, committed.offset),
+            // Where it will go on, which is not what it last said if a power cut has undone that.
+            true => shared.holds.take(log, &self.name, receiver.offset()),
             false => shared.holds.release(&self.name),
         }
         Ok(Consumer {
@@ -141,11 +142,12 @@ pub struct ConsumerStatus {
 
 impl ConsumerStatus {
     pub(crate) fn of(log: &Log, cursor: Cursor) -> Result<Self, ConsumeError> {
-        let from = cursor.checkpoint.offset;
-        let lag = match &cursor.topic {
-            Some(topic) => log.count(topic, from).map_err(ReceiveError::from)?,
-            None => log.next_offset().since(from.max(log.oldest())),
+        let tailer = log.tail(Start::Resume(cursor.checkpoint));
+        let tailer = match &cursor.topic {
+            Some(topic) => tailer.topic(topic),
+            None => tailer,
         };
+        let lag = tailer.remaining().map_err(ReceiveError::from)?;
         Ok(Self { cursor, lag })
     }
 }

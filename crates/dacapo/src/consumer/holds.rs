@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use dacapo_log::{Hold, Log, Offset, Topic};
+use dacapo_log::{Hold, Log, Offset, Start, Topic};
 
 use crate::cursors::{Cursor, CursorError, Cursors};
 
@@ -29,7 +29,9 @@ impl Holds {
             Ok(cursors) => {
                 let own = |cursor: &&Cursor| cursor.holds && cursor.topic.as_ref() == topic;
                 for cursor in cursors.iter().filter(own) {
-                    self.take(log, &cursor.name, cursor.checkpoint.offset);
+                    // Not always what it last said: a power cut may have undone that.
+                    let resumed = log.tail(Start::Resume(cursor.checkpoint));
+                    self.take(log, &cursor.name, resumed.next_offset());
                 }
                 self.release(UNREADABLE);
             }

@@ -278,7 +278,7 @@ impl<T, C: for<'a> Decode<'a, T>> Consumer<T, C> {
     /// Where the log cannot be read.
     pub fn lag(&self) -> Result<u64, ConsumeError> {
         let behind = self.receiver.clone();
-        behind.seek(Start::AtOrOldest(self.committed.offset));
+        behind.seek(Start::Resume(self.committed));
         Ok(behind.remaining()?)
     }
 

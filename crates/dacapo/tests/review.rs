@@ -1,0 +1,187 @@
+//! Corners where messages could be passed over, and where they could be waited for in vain.
+#![cfg(feature = "cursors")]
+
+use std::fs;
+use std::path::Path;
+
+use dacapo::{
+    Checkpoint, ConsumeError, Consumer, Cursors, Log, Offset, Position, ReceiveError,
+    ReplayChannel, Retention, Start, Topic,
+};
+use dacapo_log::ReadError;
+
+/// A channel of numbers as the disk held it after a power cut: messages 0 to 4 are left, and the cursor
+/// of `billing`, which had committed sixty.
+fn rewound(holds: bool) -> tempfile::TempDir {
+    let (dir, cut) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let channel = bytes(dir.path());
+    send(&channel, 0..5);
+    copy(dir.path(), cut.path(), |name| {
+        !name.starts_with("cursors") && name != "LOCK"
+    });
+    send(&channel, 5..60);
+    let builder = channel.consumer_builder("billing").holds(holds);
+    let mut consumer = builder.open().unwrap();
+    assert_eq!(drain(&mut consumer).len(), 60);
+    consumer.commit_durable().unwrap();
+    drop((consumer, channel));
+    copy(dir.path(), cut.path(), |name| name.starts_with("cursors"));
+    cut
+}
+
+fn copy(from: &Path, to: &Path, wanted: fn(&str) -> bool) {
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if !wanted(&name) {
+            continue;
+        }
+        let target = to.join(&name);
+        if entry.file_type().unwrap().is_dir() {
+            fs::create_dir_all(&target).unwrap();
+            copy(&entry.path(), &target, |_| true);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+type Bytes = ReplayChannel<Vec<u8>>;
+
+/// Of small segments, so that some can be dropped.
+fn bytes(dir: &Path) -> Bytes {
+    let builder = ReplayChannel::builder().segment_bytes_max(16 << 10);
+    builder.open(dir).unwrap()
+}
+
+fn send(channel: &Bytes, numbers: std::ops::Range<u8>) {
+    for i in numbers {
+        channel.sender().send(&vec![i; 1000]).unwrap();
+    }
+}
+
+fn drain(consumer: &mut Consumer<Vec<u8>>) -> Vec<u8> {
+    std::iter::from_fn(|| consumer.try_receive().unwrap())
+        .map(|message| message[0])
+        .collect()
+}
+
+fn drop_all_but_the_newest(log: &Log) -> Offset {
+    log.sync().unwrap();
+    let rule = Retention::default().records_max(1);
+    log.retain(&rule).unwrap().oldest
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::new(name).unwrap()
+}
+
+#[test]
+fn a_consumer_that_commits_before_it_is_told_of_dropped_messages_skips_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let channel = bytes(dir.path());
+    drop(channel.consumer("audit").unwrap());
+    send(&channel, 0..100);
+    let oldest = drop_all_but_the_newest(channel.log());
+
+    let mut audit = channel.consumer("audit").unwrap();
+    assert_eq!(audit.offset(), oldest);
+    assert_eq!(audit.lag().unwrap(), 100 - oldest.get());
+    audit.commit().unwrap();
+    drop(audit);
+
+    let mut audit = channel.consumer("audit").unwrap();
+    let received = audit.receive_blocking();
+    let received = match received {
+        Err(ConsumeError::Receive(ReceiveError::Read(ReadError::Pruned { .. }))) => {
+            audit.receive_blocking()
+        }
+        received => received,
+    };
+    assert_eq!(u64::from(received.unwrap()[0]), oldest.get());
+}
+
+#[test]
+fn a_consumer_that_commits_before_it_is_told_of_a_power_cut_skips_nothing() {
+    let dir = rewound(false);
+    let channel = bytes(dir.path());
+    send(&channel, 100..110);
+    let mut consumer = channel.consumer("billing").unwrap();
+    consumer.commit().unwrap();
+    drop(consumer);
+
+    let mut consumer = channel.consumer("billing").unwrap();
+    assert_eq!(drain(&mut consumer), Vec::from_iter(100..110));
+}
+
+#[test]
+fn a_receiver_that_has_to_tell_of_a_power_cut_stands_where_it_will_go_on() {
+    let dir = rewound(false);
+    let channel = bytes(dir.path());
+    let committed = Cursors::of(channel.log()).unwrap().get("billing").unwrap();
+    send(&channel, 100..110);
+    let receiver = channel.receiver_at(Start::Resume(committed.checkpoint));
+    assert_eq!(receiver.offset(), Offset::new(5));
+    assert_eq!(receiver.checkpoint().offset, Offset::new(5));
+    assert_eq!(receiver.remaining().unwrap(), 10);
+}
+
+#[test]
+fn what_took_the_place_of_messages_that_a_power_cut_undid_is_held_for_their_consumer() {
+    let dir = rewound(true);
+    let channel = bytes(dir.path());
+    send(&channel, 100..200);
+    let kept = drop_all_but_the_newest(channel.log());
+    assert!(kept <= Offset::new(5), "{kept}");
+    let mut consumer = channel.consumer("billing").unwrap();
+    let kept = drop_all_but_the_newest(channel.log());
+    assert!(kept <= Offset::new(5), "{kept}");
+    assert!(consumer.receive_blocking().is_err(), "it is told");
+    assert_eq!(drain(&mut consumer), Vec::from_iter(100..200));
+}
+
+#[test]
+fn what_took_the_place_of_messages_that_a_power_cut_undid_counts_as_lag() {
+    let dir = rewound(false);
+    let channel = bytes(dir.path());
+    send(&channel, 100..110);
+    assert_eq!(channel.consumers().unwrap()[0].lag, 10);
+    let consumer = channel.consumer("billing").unwrap();
+    assert_eq!(consumer.lag().unwrap(), 10);
+}
+
+#[test]
+fn a_cursor_at_any_offset_is_an_error_at_most() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    for (name, on) in [("a", None), ("b", Some(topic("orders")))] {
+        let builder = ReplayChannel::<u64>::builder();
+        let channel = match &on {
+            Some(topic) => builder.topic(topic).on(&log).unwrap(),
+            None => builder.on(&log).unwrap(),
+        };
+        channel.sender().send(&1).unwrap();
+        let offset = Offset::new(u64::MAX);
+        let epoch = log.epoch();
+        let mut position = Position::new(Checkpoint { offset, epoch }).holds(true);
+        position.topic = on;
+        Cursors::of(&log).unwrap().set(name, position).unwrap();
+        assert_eq!(channel.consumers().unwrap()[0].lag, 0);
+        let mut consumer = channel.consumer(name).unwrap();
+        assert_eq!(consumer.lag().unwrap(), 0);
+        assert!(consumer.receive_blocking().is_err());
+        assert!(consumer.commit().is_err(), "it would go back");
+        assert!(
+            channel
+                .receiver_at(Start::At(offset))
+                .try_receive()
+                .is_err()
+        );
+        assert!(
+            channel
+                .receiver_at(Start::AtOrOldest(offset))
+                .try_receive()
+                .is_err()
+        );
+    }
+}
