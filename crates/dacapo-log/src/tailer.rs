@@ -106,6 +106,35 @@ impl Tailer {
         self
     }
 
+    /// Reads records also that are not durable yet, as it does without
+    /// [`durable_only`](Self::durable_only).
+    ///
+    /// ```
+    /// use dacapo_log::{Flush, Log, Start};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = tempfile::tempdir()?;
+    /// let log = Log::options().flush(Flush::OnDemand).open(dir.path())?;
+    /// log.append(b"not safe yet")?;
+    /// let mut tailer = log.tail(Start::Oldest).durable_only();
+    /// assert!(tailer.try_next()?.is_none());
+    /// assert!(tailer.clone().all_visible().try_next()?.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn all_visible(mut self) -> Self {
+        self.forget_waiting();
+        self.durable_only = false;
+        self.limit = Offset::ZERO;
+        self
+    }
+
+    /// Whether it reads [durable records only](Self::durable_only).
+    #[must_use]
+    pub fn is_durable_only(&self) -> bool {
+        self.durable_only
+    }
+
     /// Reads the records of `topic` only, without reading the others; asked for several topics, those
     /// of all of them.
     ///

@@ -92,7 +92,9 @@ impl Inbox {
                 Ok(None) => {
                     return match tailer.next_offset() >= self.shared.end() {
                         true => Err(ReceiveError::Removed),
-                        false if closed => Err(ReceiveError::Closed),
+                        false if closed && !self.awaits_durability(tailer) => {
+                            Err(ReceiveError::Closed)
+                        }
                         false => Ok(None),
                     };
                 }
@@ -107,6 +109,22 @@ impl Inbox {
                         error => Err(error),
                     };
                 }
+            }
+        }
+    }
+
+    /// Whether there is a message that is only not received because it is not durable yet, or damage
+    /// where there may be one. The log tells of its becoming so, and of its own end.
+    fn awaits_durability(&self, tailer: &Tailer) -> bool {
+        if !tailer.is_durable_only() {
+            return false;
+        }
+        let mut ahead = tailer.clone().all_visible();
+        loop {
+            match ahead.try_next_ref() {
+                Ok(Some(record)) if !self.is_message(record) => {}
+                Ok(None) | Err(ReadError::Closed) => return false,
+                Ok(Some(_)) | Err(_) => return true,
             }
         }
     }

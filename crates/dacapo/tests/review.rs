@@ -8,7 +8,7 @@ use dacapo::{
     Checkpoint, ConsumeError, Consumer, Cursors, Log, Offset, Position, ReceiveError,
     ReplayChannel, Retention, Start, Topic,
 };
-use dacapo_log::ReadError;
+use dacapo_log::{Flush, ReadError};
 
 /// A channel of numbers as the disk held it after a power cut: messages 0 to 4 are left, and the cursor
 /// of `billing`, which had committed sixty.
@@ -148,6 +148,39 @@ fn what_took_the_place_of_messages_that_a_power_cut_undid_counts_as_lag() {
     assert_eq!(channel.consumers().unwrap()[0].lag, 10);
     let consumer = channel.consumer("billing").unwrap();
     assert_eq!(consumer.lag().unwrap(), 10);
+}
+
+#[test]
+fn a_durable_receiver_is_told_of_the_end_behind_the_last_message_and_not_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::options()
+        .flush(Flush::OnDemand)
+        .open(dir.path())
+        .unwrap();
+    let orders = ReplayChannel::<u64>::on(&log, &topic("orders")).unwrap();
+    let receiver = orders.receiver().durable_only();
+    orders.sender().send(&1).unwrap();
+    drop(orders);
+    assert_eq!(receiver.try_receive().unwrap(), None);
+    log.sync().unwrap();
+    // And what is not its own is not waited for.
+    log.append_to(&topic("refunds"), b"x").unwrap();
+    assert_eq!(receiver.try_receive().unwrap(), Some(1));
+    assert!(matches!(receiver.try_receive(), Err(ReceiveError::Closed)));
+}
+
+#[test]
+fn a_durable_receiver_that_waits_gets_what_is_made_durable_by_the_closing() {
+    let dir = tempfile::tempdir().unwrap();
+    let builder = ReplayChannel::<u64>::builder().flush(Flush::OnDemand);
+    let orders = builder.open(dir.path()).unwrap();
+    let receiver = orders.receiver().durable_only();
+    orders.sender().send(&1).unwrap();
+    std::thread::scope(|scope| {
+        let received = scope.spawn(|| receiver.iter().collect::<Result<Vec<u64>, _>>());
+        drop(orders);
+        assert_eq!(received.join().unwrap().unwrap(), [1]);
+    });
 }
 
 #[test]
