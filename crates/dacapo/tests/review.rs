@@ -184,6 +184,49 @@ fn a_durable_receiver_that_waits_gets_what_is_made_durable_by_the_closing() {
 }
 
 #[test]
+fn a_consumer_can_begin_with_what_is_left_of_dropped_messages() {
+    let dir = tempfile::tempdir().unwrap();
+    let channel = bytes(dir.path());
+    send(&channel, 0..100);
+    let oldest = drop_all_but_the_newest(channel.log());
+    let start = Start::AtOrOldest(Offset::ZERO);
+    let mut audit = channel
+        .consumer_builder("audit")
+        .start(start)
+        .open()
+        .unwrap();
+    assert!(audit.receive_blocking().is_err(), "it is told once");
+    assert_eq!(
+        u64::from(audit.receive_blocking().unwrap()[0]),
+        oldest.get()
+    );
+}
+
+#[test]
+fn a_consumer_whose_first_message_is_damaged_opens_and_can_pass_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let channel = bytes(dir.path());
+    send(&channel, 7..50);
+    drop(channel);
+    let segment = dir.path().join(format!("{:020}.seg", 0));
+    let mut content = fs::read(&segment).unwrap();
+    let message = content.windows(1000).position(|bytes| bytes == [7; 1000]);
+    content[message.unwrap() + 500] = 1;
+    fs::write(&segment, content).unwrap();
+
+    let channel = bytes(dir.path());
+    let mut audit = channel.consumer("audit").unwrap();
+    assert!(matches!(
+        audit.receive_blocking(),
+        Err(ConsumeError::Receive(ReceiveError::Read(
+            ReadError::Corrupt(_)
+        )))
+    ));
+    assert_eq!(audit.skip_damage(), Offset::new(1));
+    assert_eq!(drain(&mut audit), Vec::from_iter(8..50));
+}
+
+#[test]
 fn a_cursor_at_any_offset_is_an_error_at_most() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dacapo_log::{Log, Start};
+use dacapo_log::{Log, ReadError, Start};
 
 use super::Consumer;
 use super::claim::Claim;
@@ -92,8 +92,11 @@ impl<'a, T, C: Encode<T> + for<'b> Decode<'b, T>> ConsumerBuilder<'a, T, C> {
         let (committed, held) = match &known {
             Some(cursor) => (cursor.checkpoint, cursor.holds),
             None => {
-                // A start that cannot be is met now, and no cursor is made of it.
-                receiver.peek()?;
+                if let Err(error) = receiver.peek()
+                    && refuses(&error, self.start)
+                {
+                    return Err(error.into());
+                }
                 (receiver.checkpoint(), false)
             }
         };
@@ -127,6 +130,20 @@ impl<'a, T, C: Encode<T> + for<'b> Decode<'b, T>> ConsumerBuilder<'a, T, C> {
                 opened: self.channel.topic().cloned(),
             }),
         }
+    }
+}
+
+/// Whether a start cannot be: no cursor is made of it. Anything else that is wrong there is for
+/// receiving to tell, as it may be passed.
+fn refuses(error: &ReceiveError, start: Start) -> bool {
+    match error {
+        ReceiveError::Read(ReadError::Pruned { .. }) => {
+            matches!(start, Start::At(_) | Start::Resume(_))
+        }
+        ReceiveError::Read(
+            ReadError::Corrupt(_) | ReadError::SegmentMissing { .. } | ReadError::Lost { .. },
+        ) => matches!(start, Start::Since(_)),
+        _ => true,
     }
 }
 
