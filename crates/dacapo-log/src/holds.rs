@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
+use crate::log::Log;
 use crate::offset::Offset;
 use crate::retention::Pruning;
 use crate::sync::{Mutex, MutexGuard};
@@ -44,6 +45,12 @@ impl Hold {
     #[must_use]
     pub fn offset(&self) -> Offset {
         self.holds.register().held[&self.id].offset
+    }
+
+    /// Whether it is a hold of this open log: of one that was closed and is open again, it is none.
+    #[must_use]
+    pub fn is_of(&self, log: &Log) -> bool {
+        Arc::ptr_eq(&self.holds, log.holds())
     }
 
     /// Holds the records from `offset` on instead: releases those before, or holds more, down to the

@@ -768,7 +768,11 @@ impl Log {
     /// # }
     /// ```
     pub fn hold(&self, name: impl Into<String>, offset: Offset) -> Hold {
-        Hold::take(&self.inner.shared.holds, name.into(), offset)
+        Hold::take(self.holds(), name.into(), offset)
+    }
+
+    pub(crate) fn holds(&self) -> &Arc<Holds> {
+        &self.inner.shared.holds
     }
 
     /// Gives back the space of records of deleted topics, and of those beyond a

@@ -181,7 +181,7 @@ impl<T, C: Encode<T> + for<'a> Decode<'a, T>> Builder<T, C> {
         #[cfg(feature = "cursors")]
         if !read_only {
             let (log, topic) = (&handle.log, handle.topic.as_ref());
-            handle.shared.holds.take_stored(log, topic);
+            handle.holds.take_stored(log, topic);
         }
         Ok(ReplayChannel::new(handle, self.codec))
     }

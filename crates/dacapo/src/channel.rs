@@ -60,6 +60,9 @@ pub(crate) struct Handle {
     pub(crate) log: Log,
     pub(crate) topic: Option<Topic>,
     pub(crate) shared: Arc<Shared>,
+    /// What the channel's consumers keep from being dropped.
+    #[cfg(feature = "cursors")]
+    pub(crate) holds: Arc<Holds>,
 }
 
 /// What a channel's receivers hold of it: not its log, which closes when nobody sends any more.
@@ -68,9 +71,6 @@ pub(crate) struct Shared {
     closed: AtomicBool,
     /// Messages from this offset on are not theirs; of a key that was removed.
     end: AtomicU64,
-    /// What the channel's consumers keep from being dropped.
-    #[cfg(feature = "cursors")]
-    pub(crate) holds: Holds,
     /// Rung where receivers have to look again though nothing was appended.
     pub(crate) bell: Event,
     /// Goes with the last one who may read from it.
@@ -82,8 +82,6 @@ impl Shared {
         Self {
             closed: AtomicBool::new(false),
             end: AtomicU64::new(u64::MAX),
-            #[cfg(feature = "cursors")]
-            holds: Holds::default(),
             bell: Event::new(),
             _directory: directory,
         }
@@ -113,6 +111,8 @@ impl Shared {
 impl Handle {
     pub(crate) fn new(log: Log, topic: Option<Topic>, directory: Option<TempDir>) -> Self {
         Self {
+            #[cfg(feature = "cursors")]
+            holds: Holds::of(&log, topic.as_ref()),
             log,
             topic,
             shared: Arc::new(Shared::new(directory)),
@@ -250,7 +250,7 @@ impl<T, C: Encode<T> + for<'a> Decode<'a, T>> ReplayChannel<T, C> {
     /// [`ConsumeError::InUse`] while it is open, and what can go wrong with the cursors.
     #[cfg(feature = "cursors")]
     pub fn delete_consumer(&self, name: &str) -> Result<bool, ConsumeError> {
-        consumer::delete(self.log(), name, &self.handle.shared)
+        consumer::delete(self.log(), name, &self.handle.holds)
     }
 
     #[cfg(feature = "cursors")]

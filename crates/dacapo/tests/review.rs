@@ -151,6 +151,58 @@ fn what_took_the_place_of_messages_that_a_power_cut_undid_counts_as_lag() {
 }
 
 #[test]
+fn messages_are_held_for_a_consumer_while_any_handle_of_its_channel_is_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::options()
+        .segment_bytes_max(16 << 10)
+        .open(dir.path())
+        .unwrap();
+    let on = || Bytes::on(&log, &topic("orders")).unwrap();
+    let (one, other) = (on(), on());
+    send(&one, 0..100);
+    drop(one.consumer_builder("audit").holds(true).open().unwrap());
+    drop(one);
+    assert_eq!(drop_all_but_the_newest(&log), Offset::ZERO);
+    drop(other);
+}
+
+#[test]
+fn what_a_consumer_has_committed_is_held_by_no_other_handle_of_its_channel() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::options()
+        .segment_bytes_max(16 << 10)
+        .open(dir.path())
+        .unwrap();
+    let on = || Bytes::on(&log, &topic("orders")).unwrap();
+    let one = on();
+    send(&one, 0..100);
+    let mut audit = one.consumer_builder("audit").holds(true).open().unwrap();
+    let other = on();
+    assert_eq!(drain(&mut audit).len(), 100);
+    audit.commit().unwrap();
+    assert!(drop_all_but_the_newest(&log) > Offset::new(50));
+    drop(audit);
+    assert!(other.delete_consumer("audit").unwrap());
+    assert_eq!(log.status().unwrap().holds, []);
+}
+
+#[test]
+fn a_log_that_was_closed_and_open_again_holds_for_a_consumer_of_its_earlier_life() {
+    let dir = tempfile::tempdir().unwrap();
+    let earlier = bytes(dir.path());
+    send(&earlier, 0..100);
+    let builder = earlier.consumer_builder("audit").holds(true);
+    let mut audit = builder.open().unwrap();
+    assert_eq!(drain(&mut audit).len(), 100);
+    earlier.log().close().unwrap();
+
+    let channel = bytes(dir.path());
+    assert_eq!(drop_all_but_the_newest(channel.log()), Offset::ZERO);
+    audit.commit().unwrap();
+    assert!(drop_all_but_the_newest(channel.log()) > Offset::ZERO);
+}
+
+#[test]
 fn a_durable_receiver_is_told_of_the_end_behind_the_last_message_and_not_before() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::options()

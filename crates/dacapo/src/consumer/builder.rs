@@ -80,9 +80,9 @@ impl<'a, T, C: Encode<T> + for<'b> Decode<'b, T>> ConsumerBuilder<'a, T, C> {
     pub fn open(self) -> Result<Consumer<T, C>, ConsumeError> {
         let (channel, log) = (self.channel, self.channel.log());
         let cursors = Cursors::of(log)?;
-        let claim = Claim::take(log.dir(), &self.name, &channel.handle().shared)?;
-        let shared = &channel.handle().shared;
-        shared.holds.take_if_readable_now(log, channel.topic());
+        let held_back = &channel.handle().holds;
+        let claim = Claim::take(log.dir(), &self.name, held_back)?;
+        held_back.take_if_readable_now(log, channel.topic());
         let known = cursors.get(&self.name);
         let start = match &known {
             Some(cursor) => Start::Resume(self.checked(cursor)?.checkpoint),
@@ -108,8 +108,8 @@ impl<'a, T, C: Encode<T> + for<'b> Decode<'b, T>> ConsumerBuilder<'a, T, C> {
         }
         match holds {
             // Where it will go on, which is not what it last said if a power cut has undone that.
-            true => shared.holds.take(log, &self.name, receiver.offset()),
-            false => shared.holds.release(&self.name),
+            true => held_back.take(log, &self.name, receiver.offset()),
+            false => held_back.release(&self.name),
         }
         Ok(Consumer {
             receiver,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dacapo_log::Offset;
 
-use crate::channel::Shared;
+use super::Holds;
 use crate::error::ConsumeError;
 
 /// By the log's directory. Of several processes, one at a time has the cursors.
@@ -19,18 +19,18 @@ fn taken() -> MutexGuard<'static, Option<HashSet<(PathBuf, String)>>> {
 #[derive(Debug)]
 pub(super) struct Claim {
     key: (PathBuf, String),
-    shared: Arc<Shared>,
+    holds: Arc<Holds>,
 }
 
 impl Claim {
-    pub(super) fn take(dir: &Path, name: &str, shared: &Arc<Shared>) -> Result<Self, ConsumeError> {
+    pub(super) fn take(dir: &Path, name: &str, holds: &Arc<Holds>) -> Result<Self, ConsumeError> {
         // The directory is open: it has such a path.
         let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let key = (dir, name.to_owned());
         match taken().get_or_insert_default().insert(key.clone()) {
             true => Ok(Self {
                 key,
-                shared: Arc::clone(shared),
+                holds: Arc::clone(holds),
             }),
             false => Err(ConsumeError::InUse {
                 name: name.to_owned(),
@@ -44,7 +44,7 @@ impl Claim {
 
     /// Where the cursor holds back retention, it holds from here on.
     pub(super) fn hold_from(&self, offset: Offset) {
-        self.shared.holds.move_to(self.name(), offset);
+        self.holds.move_to(self.name(), offset);
     }
 }
 

@@ -2,7 +2,8 @@
 //! whether the consumer is or not.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use dacapo_log::{Hold, Log, Offset, Start, Topic};
 
@@ -11,13 +12,50 @@ use crate::cursors::{Cursor, CursorError, Cursors};
 /// No consumer has this name.
 const UNREADABLE: &str = "";
 
-/// By the consumer's name.
+/// A log's directory, and the topic of a channel in it.
+type Place = (PathBuf, Option<Topic>);
+
+/// All handles of a channel share its holds, however often it was opened.
+static OPEN: Mutex<Option<HashMap<Place, Weak<Holds>>>> = Mutex::new(None);
+
+fn open() -> MutexGuard<'static, Option<HashMap<Place, Weak<Holds>>>> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The holds of a channel's consumers.
 #[derive(Debug, Default)]
-pub(crate) struct Holds(Mutex<HashMap<String, Hold>>);
+pub(crate) struct Holds {
+    /// By the consumer's name.
+    held: Mutex<HashMap<String, Hold>>,
+    /// `None` in a log that is only read: there they keep nothing.
+    place: Option<Place>,
+}
 
 impl Holds {
+    /// Those of a channel that may be open already.
+    pub(crate) fn of(log: &Log, topic: Option<&Topic>) -> Arc<Self> {
+        if log.is_read_only() {
+            return Arc::default();
+        }
+        let dir = log.dir();
+        // The directory is open: it has such a path.
+        let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        let place = (dir, topic.cloned());
+        let mut open = open();
+        let entry = open.get_or_insert_default().entry(place.clone());
+        let entry = entry.or_default();
+        entry.upgrade().unwrap_or_else(|| {
+            let holds = Arc::new(Self {
+                held: Mutex::default(),
+                place: Some(place),
+            });
+            *entry = Arc::downgrade(&holds);
+            holds
+        })
+    }
+
     fn held(&self) -> MutexGuard<'_, HashMap<String, Hold>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the holds of the stored cursors of a channel, those of consumers that are not open too.
@@ -49,8 +87,8 @@ impl Holds {
     pub(crate) fn take(&self, log: &Log, name: &str, offset: Offset) {
         let mut held = self.held();
         match held.get(name) {
-            Some(hold) => _ = hold.move_to(offset),
-            None => {
+            Some(hold) if hold.is_of(log) => _ = hold.move_to(offset),
+            _ => {
                 let name_of_hold = match name {
                     UNREADABLE => "consumers, whose cursors cannot be read".to_owned(),
                     name => format!("consumer {name}"),
@@ -70,6 +108,20 @@ impl Holds {
 
     pub(crate) fn release(&self, name: &str) {
         self.held().remove(name);
+    }
+}
+
+impl Drop for Holds {
+    fn drop(&mut self) {
+        let Some(place) = &self.place else {
+            return;
+        };
+        if let Some(holds) = &mut *open()
+            // Unless others have taken the place.
+            && holds.get(place).is_some_and(|holds| holds.strong_count() == 0)
+        {
+            holds.remove(place);
+        }
     }
 }
 

@@ -20,7 +20,6 @@ pub(crate) use self::holds::Holds;
 
 use self::claim::Claim;
 use self::commits::Schedule;
-use crate::channel::Shared;
 use crate::codec::{Decode, Postcard};
 use crate::cursors::{Cursor, Cursors};
 use crate::error::{ConsumeError, ReceiveError};
@@ -295,10 +294,10 @@ impl<T, C: for<'a> Decode<'a, T>> Consumer<T, C> {
 }
 
 /// Deletes a consumer that is not open.
-pub(crate) fn delete(log: &Log, name: &str, shared: &Arc<Shared>) -> Result<bool, ConsumeError> {
-    let _claim = Claim::take(log.dir(), name, shared)?;
+pub(crate) fn delete(log: &Log, name: &str, holds: &Arc<Holds>) -> Result<bool, ConsumeError> {
+    let _claim = Claim::take(log.dir(), name, holds)?;
     let deleted = Cursors::of(log)?.delete(name)?;
-    shared.holds.release(name);
+    holds.release(name);
     Ok(deleted)
 }
 
