@@ -5,6 +5,7 @@
 //! ```text
 //! DACAPO_CURSOR_FLIPS=5000 cargo test --release -p dacapo --test cursor_store damage
 //! ```
+#![cfg(feature = "cursors")]
 
 use std::env;
 use std::fs;
