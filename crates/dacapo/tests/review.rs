@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use dacapo::{
-    Checkpoint, ConsumeError, Consumer, Cursors, Log, Offset, Position, ReceiveError,
+    Checkpoint, Commits, ConsumeError, Consumer, Cursors, Log, Offset, Position, ReceiveError,
     ReplayChannel, Retention, Start, Topic,
 };
 use dacapo_log::{Flush, ReadError};
@@ -276,6 +276,23 @@ fn a_consumer_whose_first_message_is_damaged_opens_and_can_pass_it() {
     ));
     assert_eq!(audit.skip_damage(), Offset::new(1));
     assert_eq!(drain(&mut audit), Vec::from_iter(8..50));
+}
+
+#[test]
+fn what_was_received_behind_a_partial_commit_is_committed_before_the_consumer_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let channel = bytes(dir.path());
+    send(&channel, 0..5);
+    let mut audit = channel
+        .consumer_builder("audit")
+        .commits(Commits::EveryMessages(100))
+        .open()
+        .unwrap();
+    assert_eq!(drain(&mut audit).len(), 5);
+    audit.commit_to(Offset::new(1)).unwrap();
+    let none = audit.receive_timeout(std::time::Duration::ZERO).unwrap();
+    assert_eq!(none, None);
+    assert_eq!(audit.committed().offset, Offset::new(5));
 }
 
 #[test]

@@ -209,7 +209,10 @@ impl<T, C: for<'a> Decode<'a, T>> Consumer<T, C> {
 
     fn committed_at(&mut self, to: Checkpoint) {
         self.committed = to;
-        self.schedule.committed();
+        // What was received behind it is still to be committed.
+        if to == self.receiver.checkpoint() {
+            self.schedule.committed();
+        }
         self.claim.hold_from(to.offset);
     }
 
