@@ -204,13 +204,14 @@ impl<T, C> Sender<T, C> {
     }
 }
 
-/// Lends the thread's buffer, empty. A message that sends others while it is encoded gets another one.
+/// Lends the thread's buffer, empty. A message that sends others while it is encoded gets another one,
+/// and so does one that is sent while the thread ends, when its buffer is gone.
 fn with_buffer<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    let mut buffer = BUFFER.take();
+    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
     buffer.clear();
     let result = work(&mut buffer);
     if buffer.capacity() <= BUFFER_BYTES_MAX {
-        BUFFER.set(buffer);
+        let _ = BUFFER.try_with(|kept| kept.set(buffer));
     }
     result
 }

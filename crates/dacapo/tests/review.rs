@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use dacapo::{
-    Checkpoint, Commits, ConsumeError, Consumer, Cursors, Log, Offset, Position, ReceiveError,
-    ReplayChannel, Retention, Start, Topic,
+    Broadcaster, Checkpoint, Commits, ConsumeError, Consumer, Cursors, Log, Offset, Position,
+    ReceiveError, ReplayChannel, Retention, Start, Topic,
 };
 use dacapo_log::{Flush, ReadError};
 
@@ -329,4 +329,39 @@ fn a_cursor_at_any_offset_is_an_error_at_most() {
                 .is_err()
         );
     }
+}
+
+#[test]
+fn a_message_can_be_sent_while_a_thread_is_ending() {
+    use std::cell::RefCell;
+    struct Farewell(Option<dacapo::Sender<u64>>, Option<Broadcaster<u64, u64>>);
+    impl Drop for Farewell {
+        fn drop(&mut self) {
+            self.0.take().unwrap().send(&7).unwrap();
+            self.1.take().unwrap().send(&1, &7).unwrap();
+        }
+    }
+    thread_local! {
+        static FAREWELL: RefCell<Option<Farewell>> = const { RefCell::new(None) };
+    }
+    let channel = ReplayChannel::<u64>::temporary().unwrap();
+    let rooms = Broadcaster::<u64, u64>::temporary().unwrap();
+    let sender = channel.sender();
+    let theirs = rooms.clone();
+    let ended = std::thread::spawn(move || {
+        FAREWELL.with_borrow_mut(|farewell| {
+            *farewell = Some(Farewell(Some(sender.clone()), Some(theirs.clone())));
+        });
+        // The thread's buffers are made behind it, and go first.
+        sender.send(&6).unwrap();
+        theirs.send(&1, &6).unwrap();
+    });
+    ended.join().unwrap();
+    let all: Vec<u64> = channel
+        .receiver()
+        .iter()
+        .take(2)
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(all, [6, 7]);
 }

@@ -311,15 +311,15 @@ impl<K, T, C> Broadcaster<K, T, C> {
         })
     }
 
-    /// Lends the name of a key's topic.
+    /// Lends the name of a key's topic; while the thread ends, its string may be gone.
     fn with_name<Q: Key + ?Sized, R>(&self, key: &Q, work: impl FnOnce(&str) -> R) -> R {
-        let mut name = NAME.take();
+        let mut name = NAME.try_with(Cell::take).unwrap_or_default();
         name.clear();
         name.push_str(&self.hub.prefix);
         key.write_to(&mut name);
         let result = work(&name);
         if name.capacity() <= NAME_BYTES_MAX {
-            NAME.set(name);
+            let _ = NAME.try_with(|kept| kept.set(name));
         }
         result
     }
