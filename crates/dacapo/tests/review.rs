@@ -236,6 +236,26 @@ fn a_durable_receiver_that_waits_gets_what_is_made_durable_by_the_closing() {
 }
 
 #[test]
+fn a_consumer_can_be_kept_to_what_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let builder = Bytes::builder().flush(Flush::OnDemand);
+    let channel = builder.open(dir.path()).unwrap();
+    let mut audit = channel
+        .consumer_builder("audit")
+        .commits(Commits::Each)
+        .durable_only()
+        .open()
+        .unwrap();
+    send(&channel, 1..3);
+    assert_eq!(drain(&mut audit), [0; 0]);
+    channel.log().sync().unwrap();
+    send(&channel, 3..5);
+    assert_eq!(drain(&mut audit), [1, 2]);
+    assert_eq!(audit.committed().offset, Offset::new(2));
+    assert_eq!(audit.lag().unwrap(), 2);
+}
+
+#[test]
 fn a_consumer_can_begin_with_what_is_left_of_dropped_messages() {
     let dir = tempfile::tempdir().unwrap();
     let channel = bytes(dir.path());

@@ -39,6 +39,7 @@ pub struct ConsumerBuilder<'a, T, C = Postcard> {
     start: Start,
     commits: Commits,
     holds: Option<bool>,
+    durable_only: bool,
 }
 
 impl<'a, T, C: Encode<T> + for<'b> Decode<'b, T>> ConsumerBuilder<'a, T, C> {
@@ -49,6 +50,7 @@ impl<'a, T, C: Encode<T> + for<'b> Decode<'b, T>> ConsumerBuilder<'a, T, C> {
             start: Start::Oldest,
             commits: Commits::default(),
             holds: None,
+            durable_only: false,
         }
     }
 
@@ -71,6 +73,13 @@ impl<'a, T, C: Encode<T> + for<'b> Decode<'b, T>> ConsumerBuilder<'a, T, C> {
         self
     }
 
+    /// Receives messages only that a power cut cannot undo; all of them by default. So it never commits
+    /// one that a power cut then undoes.
+    pub fn durable_only(mut self) -> Self {
+        self.durable_only = true;
+        self
+    }
+
     /// Opens the consumer, and creates it if there is none of this name. Blocks.
     ///
     /// # Errors
@@ -89,6 +98,10 @@ impl<'a, T, C: Encode<T> + for<'b> Decode<'b, T>> ConsumerBuilder<'a, T, C> {
             None => self.start,
         };
         let receiver = channel.receiver_at(start);
+        let receiver = match self.durable_only {
+            true => receiver.durable_only(),
+            false => receiver,
+        };
         let (committed, held) = match &known {
             Some(cursor) => (cursor.checkpoint, cursor.holds),
             None => {
@@ -176,6 +189,7 @@ impl<T, C> fmt::Debug for ConsumerBuilder<'_, T, C> {
             .field("start", &self.start)
             .field("commits", &self.commits)
             .field("holds", &self.holds)
+            .field("durable_only", &self.durable_only)
             .finish_non_exhaustive()
     }
 }
