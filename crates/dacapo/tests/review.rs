@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use dacapo::{
-    Broadcaster, Checkpoint, Commits, ConsumeError, Consumer, Cursors, Log, Offset, Position,
+    Broadcaster, Checkpoint, Commits, ConsumeError, Consumer, Cursors, Lag, Log, Offset, Position,
     ReceiveError, ReplayChannel, Retention, Start, Topic,
 };
 use dacapo_log::{Flush, ReadError};
@@ -296,6 +296,38 @@ fn a_consumer_whose_first_message_is_damaged_opens_and_can_pass_it() {
     ));
     assert_eq!(audit.skip_damage(), Offset::new(1));
     assert_eq!(drain(&mut audit), Vec::from_iter(8..50));
+}
+
+#[test]
+fn a_client_that_fell_behind_and_comes_again_gets_what_it_has_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let prices = Broadcaster::<String, u64>::builder()
+        .on_lag(Lag::End { buffer: 2 })
+        .open(dir.path())
+        .unwrap();
+    let tea = prices.subscribe("tea").unwrap();
+    prices.send_batch("tea", &[1, 2, 3, 4]).unwrap();
+    let mut resume_at = match tea.receive_blocking() {
+        Err(ReceiveError::FellBehind { resume_at, .. }) => resume_at,
+        received => panic!("{received:?}"),
+    };
+    let mut received = Vec::new();
+    for _ in 0..4 {
+        let again = prices.subscribe_from("tea", Start::At(resume_at)).unwrap();
+        loop {
+            match again.try_receive() {
+                Ok(Some(price)) => received.push(price),
+                Ok(None) => break,
+                Err(ReceiveError::FellBehind { resume_at: at, .. }) => {
+                    resume_at = at;
+                    break;
+                }
+                Err(error) => panic!("{error}"),
+            }
+            resume_at = again.offset();
+        }
+    }
+    assert_eq!(received, [1, 2, 3, 4]);
 }
 
 #[test]

@@ -29,7 +29,8 @@ pub enum Lag {
         buffer: usize,
     },
     /// It ends, with [`ReceiveError::FellBehind`], so that its client comes again with the last offset
-    /// that it has seen, and misses nothing.
+    /// that it has seen, and misses nothing. What was there when it subscribed is replayed first, and
+    /// counts for nothing, however much it is: otherwise whoever had fallen behind would never catch up.
     End {
         /// How many messages may be unread.
         buffer: usize,
@@ -88,17 +89,25 @@ pub(super) struct Gauge {
     skipped: u64,
     /// Of a subscription that has ended: the first message that it did not receive.
     ended_at: Option<Offset>,
+    /// Where the log ended when the subscription began, or began anew: what is before is replayed.
+    live_from: Offset,
 }
 
 impl Gauge {
-    pub(super) fn new(lag: Lag) -> Self {
+    pub(super) fn new(lag: Lag, live_from: Offset) -> Self {
         Self {
             lag,
+            live_from,
             scout: None,
             ahead: 0,
             skipped: 0,
             ended_at: None,
         }
+    }
+
+    /// The same subscription, with another lag.
+    pub(super) fn with(&self, lag: Lag) -> Self {
+        Self::new(lag, self.live_from)
     }
 
     pub(super) fn skipped(&self) -> u64 {
@@ -109,6 +118,12 @@ impl Gauge {
     pub(super) fn begin_anew(&mut self) {
         self.scout = None;
         self.ahead = 0;
+    }
+
+    /// The subscription was told to go on at another place: it replays what is there by now.
+    pub(super) fn seek(&mut self, end: Offset) {
+        self.begin_anew();
+        self.live_from = end;
     }
 
     /// What the subscription's look for its next message came to.
@@ -129,6 +144,11 @@ impl Gauge {
         };
         if let Some(resume_at) = self.ended_at {
             return Err(ReceiveError::FellBehind { buffer, resume_at });
+        }
+        let is_replaying = tailer.next_offset() < self.live_from;
+        if is_replaying && matches!(self.lag, Lag::End { .. }) {
+            self.begin_anew();
+            return Ok(());
         }
         if !self.seems_behind(inbox, tailer, buffer) {
             return Ok(());

@@ -18,6 +18,7 @@ use dacapo_log::{Log, Offset, Start, Tailer, Topic};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::lag::Gauge;
 use self::live::Live;
 use crate::codec::{Decode, Encode, Postcard};
 use crate::error::{KeyError, OpenError, SendError};
@@ -412,7 +413,8 @@ impl<K, T, C: for<'a> Decode<'a, T>> Broadcaster<K, T, C> {
             live,
         } = &*self.hub;
         let codec = sender.codec().clone();
-        Subscription::new(tailer, live.join(topic), prefix.len(), *lag, codec)
+        let gauge = Gauge::new(*lag, self.log().next_offset());
+        Subscription::new(tailer, live.join(topic), prefix.len(), gauge, codec)
     }
 }
 

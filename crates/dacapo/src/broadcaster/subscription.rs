@@ -62,12 +62,12 @@ impl<T, C> Subscription<T, C> {
         tailer: Tailer,
         membership: Membership,
         prefix_bytes: usize,
-        lag: Lag,
+        gauge: Gauge,
         codec: C,
     ) -> Self {
         Self {
             inbox: Inbox::new(tailer, true, membership.shared.clone()),
-            gauge: Mutex::new(Gauge::new(lag)),
+            gauge: Mutex::new(gauge),
             codec,
             membership,
             prefix_bytes,
@@ -94,8 +94,9 @@ impl<T, C> Subscription<T, C> {
     /// ```
     #[must_use]
     pub fn on_lag(self, lag: Lag) -> Self {
+        let gauge = self.gauge().with(lag);
         Self {
-            gauge: Mutex::new(Gauge::new(lag)),
+            gauge: Mutex::new(gauge),
             ..self
         }
     }
@@ -132,8 +133,11 @@ impl<T, C> Subscription<T, C> {
     /// brings no subscription back that has ended.
     pub fn seek(&self, start: Start) {
         let mut gauge = self.gauge();
-        gauge.begin_anew();
-        self.inbox.tailer().seek(start);
+        let mut tailer = self.inbox.tailer();
+        tailer.seek(Start::Latest);
+        gauge.seek(tailer.next_offset());
+        tailer.seek(start);
+        drop(tailer);
         // A waker is code of the caller's.
         drop(gauge);
         self.inbox.ring();
