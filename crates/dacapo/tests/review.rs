@@ -5,8 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use dacapo::{
-    Broadcaster, Checkpoint, Commits, ConsumeError, Consumer, Cursors, Lag, Log, Offset, Position,
-    ReceiveError, ReplayChannel, Retention, Start, Topic,
+    Broadcaster, Checkpoint, Codec, CodecError, Commits, ConsumeError, Consumer, Cursors, Decode,
+    Encode, Key, Lag, Log, Offset, Position, ReceiveError, ReplayChannel, Retention, Start,
+    Subscription, Topic,
 };
 use dacapo_log::{Flush, ReadError};
 
@@ -416,4 +417,154 @@ fn a_message_can_be_sent_while_a_thread_is_ending() {
         .map(Result::unwrap)
         .collect();
     assert_eq!(all, [6, 7]);
+}
+
+#[test]
+fn what_panics_in_code_of_the_callers_leaves_both_ends_usable() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    /// Takes no odd numbers.
+    #[derive(Clone)]
+    struct Touchy;
+    impl Codec for Touchy {
+        fn name(&self) -> &str {
+            "touchy"
+        }
+    }
+    impl Encode<u8> for Touchy {
+        fn encode(&self, message: &u8, into: &mut Vec<u8>) -> Result<(), CodecError> {
+            into.push(*message);
+            assert!(*message != 99, "unspeakable");
+            Ok(())
+        }
+    }
+    impl Decode<'_, u8> for Touchy {
+        fn decode(&self, bytes: &[u8]) -> Result<u8, CodecError> {
+            assert!(bytes[0].is_multiple_of(2), "odd");
+            Ok(bytes[0])
+        }
+    }
+    struct Panicky(bool);
+    impl Key for Panicky {
+        fn write_to(&self, text: &mut String) {
+            text.push_str("key");
+            assert!(!self.0, "no key");
+        }
+    }
+    fn panics<R>(work: impl FnOnce() -> R) -> bool {
+        catch_unwind(AssertUnwindSafe(work)).is_err()
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    let channel = ReplayChannel::<u8>::builder()
+        .codec(Touchy)
+        .open(dir.path())
+        .unwrap();
+    let (sender, receiver) = (channel.sender(), channel.receiver());
+    assert!(panics(|| sender.send_batch(&[2, 99])));
+    sender.send_batch(&[1, 2, 3, 4]).unwrap();
+    assert!(panics(|| receiver.receive_blocking()));
+    assert_eq!(receiver.receive_blocking().unwrap(), 2);
+    assert!(panics(
+        || receiver.receive_with_blocking(|_| panic!("not now"))
+    ));
+    assert_eq!(receiver.receive_blocking().unwrap(), 4);
+    assert_eq!(receiver.try_receive().unwrap(), None);
+    let mut consumer = channel
+        .consumer_builder("audit")
+        .commits(Commits::Each)
+        .open()
+        .unwrap();
+    assert!(panics(|| consumer.receive_blocking()));
+    assert_eq!(consumer.receive_blocking().unwrap(), 2);
+    assert!(panics(|| consumer.receive_blocking()));
+    assert_eq!(consumer.receive_blocking().unwrap(), 4);
+
+    let keys = Broadcaster::<Panicky, u8>::builder()
+        .codec(Touchy)
+        .on_lag(Lag::Skip { buffer: 3 })
+        .temporary()
+        .unwrap();
+    assert!(panics(|| keys.send(&Panicky(true), &2)));
+    let subscription = keys.subscribe(&Panicky(false)).unwrap();
+    assert_eq!(keys.send(&Panicky(false), &1).unwrap().receivers, 1);
+    keys.send_batch(&Panicky(false), &[2, 4]).unwrap();
+    assert!(panics(|| subscription.receive_blocking()));
+    keys.send(&Panicky(false), &6).unwrap();
+    let all: Vec<u8> = std::iter::from_fn(|| subscription.try_receive().unwrap()).collect();
+    assert_eq!(all, [2, 4, 6]);
+    assert_eq!(subscription.skipped(), 0);
+}
+
+#[test]
+fn a_waker_may_receive_seek_subscribe_remove_and_send_to_others() {
+    use std::future::Future;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake, Waker};
+    struct Meddler {
+        rooms: Broadcaster<String, u64>,
+        mine: Subscription<u64>,
+        woken: AtomicUsize,
+    }
+    impl Wake for Meddler {
+        fn wake(self: Arc<Self>) {
+            if self.woken.fetch_add(1, Ordering::Relaxed) > 0 {
+                return;
+            }
+            let hall = self.rooms.subscribe("hall").unwrap();
+            self.rooms.send("hall", &100).unwrap();
+            assert_eq!(hall.try_receive().unwrap(), Some(100));
+            assert_eq!(self.rooms.remove("hall"), 1);
+            assert_eq!(self.mine.try_receive().unwrap(), Some(1));
+            self.mine.seek(Start::Latest);
+            self.rooms.remove("lobby");
+        }
+    }
+    let rooms = Broadcaster::<String, u64>::temporary().unwrap();
+    let waiting = rooms.subscribe("lobby").unwrap();
+    let meddler = Arc::new(Meddler {
+        rooms: rooms.clone(),
+        mine: waiting.clone(),
+        woken: AtomicUsize::new(0),
+    });
+    let waker = Waker::from(Arc::clone(&meddler));
+    let mut future = Box::pin(waiting.receive());
+    let mut cx = Context::from_waker(&waker);
+    assert!(future.as_mut().poll(&mut cx).is_pending());
+    rooms.send("lobby", &1).unwrap();
+    assert!(meddler.woken.load(Ordering::Relaxed) > 0);
+    assert!(future.as_mut().poll(&mut cx).is_ready());
+}
+
+#[test]
+#[ignore = "not so yet: the bell of the topic is locked while it wakes, and the second send waits for ever"]
+fn a_waker_may_send_to_the_channel_that_it_was_woken_for() {
+    use std::future::Future;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, mpsc};
+    use std::task::{Context, Wake, Waker};
+    use std::time::Duration;
+    struct Answer(dacapo::Sender<u64>, AtomicBool);
+    impl Wake for Answer {
+        fn wake(self: Arc<Self>) {
+            if !self.1.swap(true, Ordering::Relaxed) {
+                self.0.send(&2).unwrap();
+            }
+        }
+    }
+    let (sent, answered) = mpsc::channel();
+    std::thread::spawn(move || {
+        let builder = ReplayChannel::<u64>::builder().topic(&topic("orders"));
+        let channel = builder.temporary().unwrap();
+        let receiver = channel.receiver();
+        let waker = Waker::from(Arc::new(Answer(channel.sender(), AtomicBool::new(false))));
+        let mut future = Box::pin(receiver.receive());
+        let mut cx = Context::from_waker(&waker);
+        assert!(future.as_mut().poll(&mut cx).is_pending());
+        channel.sender().send(&1).unwrap();
+        sent.send(()).unwrap();
+    });
+    answered
+        .recv_timeout(Duration::from_secs(10))
+        .expect("the send returns");
 }
