@@ -70,7 +70,8 @@ pub trait Decode<'a, V>: Codec {
     /// Reads a `V` from all of `bytes`.
     ///
     /// # Errors
-    /// Where the bytes are no `V`. It must not panic, whatever they are.
+    /// Where the bytes are no `V`. It must not panic, whatever they are, nor use the receiver that it
+    /// decodes for, which others wait for meanwhile.
     fn decode(&self, bytes: &'a [u8]) -> Result<V, CodecError>;
 }
 

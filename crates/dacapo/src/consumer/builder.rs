@@ -68,6 +68,11 @@ impl<'a, T, C: Encode<T> + for<'b> Decode<'b, T>> ConsumerBuilder<'a, T, C> {
 
     /// Whether retention and pruning keep the messages that it has not committed, from now on and
     /// whenever the channel is open, until it is said anew or the consumer is deleted; not at first.
+    ///
+    /// What is kept is kept in order: with its next message all that was appended behind it, by other
+    /// channels of the log too. It is the process that has the log open for writing that keeps it, by its
+    /// own consumers, and by the [cursors](crate::Cursors) as they were when it opened the channel: a
+    /// cursor that is set, moved or deleted otherwise counts when it is next opened.
     pub fn holds(mut self, holds: bool) -> Self {
         self.holds = Some(holds);
         self
@@ -166,7 +171,8 @@ fn refuses(error: &ReceiveError, start: Start) -> bool {
 pub struct ConsumerStatus {
     /// Its cursor.
     pub cursor: Cursor,
-    /// How many messages there are that it has not committed.
+    /// How many messages there are that it has not committed; counted as
+    /// [`Consumer::lag`](crate::Consumer::lag) does.
     pub lag: u64,
 }
 

@@ -274,7 +274,8 @@ impl<T, C: for<'a> Decode<'a, T>> Consumer<T, C> {
         self.receiver.offset()
     }
 
-    /// How many messages there are that it has not committed; 0 if it has handled everything.
+    /// How many messages there are that it has not committed; 0 if it has handled and committed
+    /// everything. Of a channel without a topic in a log with topics, their records are counted too.
     ///
     /// # Errors
     /// Where the log cannot be read.
