@@ -349,6 +349,27 @@ fn what_was_received_behind_a_partial_commit_is_committed_before_the_consumer_wa
 }
 
 #[test]
+fn what_was_handled_is_committed_before_a_consumer_is_told_of_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let channel = bytes(dir.path());
+    send(&channel, 0..5);
+    let mut audit = channel
+        .consumer_builder("audit")
+        .commits(Commits::EveryMessages(100))
+        .open()
+        .unwrap();
+    drop(channel);
+    let mut stream = futures_lite::stream::block_on(&mut audit);
+    assert_eq!(stream.by_ref().take(4).count(), 4);
+    assert_eq!(stream.count(), 1);
+    assert_eq!(audit.committed().offset, Offset::new(5));
+    drop(audit);
+    let channel = bytes(dir.path());
+    let mut audit = channel.consumer("audit").unwrap();
+    assert_eq!(drain(&mut audit), [0; 0]);
+}
+
+#[test]
 fn a_cursor_at_any_offset_is_an_error_at_most() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path()).unwrap();
@@ -382,6 +403,21 @@ fn a_cursor_at_any_offset_is_an_error_at_most() {
                 .is_err()
         );
     }
+}
+
+#[test]
+#[ignore = "not so yet: what a prefix holds is compared with no topic that begins with it"]
+fn a_broadcaster_and_a_channel_of_one_of_its_keys_hold_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    let rooms = Broadcaster::<String, String>::on(&log, "rooms:").unwrap();
+    rooms.send("lobby", "hello").unwrap();
+    let lobby = ReplayChannel::<u64>::on(&log, &topic("rooms:lobby"));
+    assert!(lobby.is_err());
+    let suite = Broadcaster::<String, u64>::on(&log, "rooms:suite:");
+    assert!(suite.is_err());
+    ReplayChannel::<u64>::on(&log, &topic("users")).unwrap();
+    assert!(Broadcaster::<String, String>::on(&log, "").is_err());
 }
 
 #[test]

@@ -15,9 +15,10 @@ pub enum Commits {
     ByHand,
     /// After each message.
     Each,
-    /// After so many messages, and before it waits for one.
+    /// After so many messages, and before it waits for one or is told of the end.
     EveryMessages(u64),
-    /// After a message, this long after the last commit, and before it waits for one.
+    /// After a message, this long after the last commit, and before it waits for one or is told of the
+    /// end.
     EveryInterval(Duration),
 }
 

@@ -240,6 +240,8 @@ impl<T, C: for<'a> Decode<'a, T>> Consumer<T, C> {
                 self.committed = self.receiver.checkpoint();
                 self.claim.hold_from(self.committed.offset);
             }
+            // Nothing comes any more that could say so.
+            Err(ReceiveError::Closed) => self.before_waiting()?,
             Err(_) => {}
         }
         Ok(received?)
