@@ -6,7 +6,7 @@ use std::path::Path;
 
 use dacapo::{
     Broadcaster, Checkpoint, Codec, CodecError, Commits, ConsumeError, Consumer, Cursors, Decode,
-    Encode, Key, Lag, Log, Offset, Position, ReceiveError, ReplayChannel, Retention, Start,
+    Encode, Key, Lag, Log, Offset, Position, Raw, ReceiveError, ReplayChannel, Retention, Start,
     Subscription, Topic,
 };
 use dacapo_log::{Flush, ReadError};
@@ -456,6 +456,32 @@ fn a_message_can_be_sent_while_a_thread_is_ending() {
 }
 
 #[test]
+fn a_message_in_bytes_of_any_codec_is_what_was_sent() {
+    let channel = ReplayChannel::<Vec<u8>>::builder()
+        .codec(Raw)
+        .temporary()
+        .unwrap();
+    channel
+        .sender()
+        .send_batch([b"".as_slice(), b"a", b""])
+        .unwrap();
+    let all: Vec<_> = channel
+        .receiver()
+        .iter()
+        .take(3)
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(all, [b"".as_slice(), b"a", b""]);
+    assert!(
+        channel
+            .sender()
+            .send_batch(std::iter::empty::<&[u8]>())
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
 fn what_panics_in_code_of_the_callers_leaves_both_ends_usable() {
     use std::panic::{AssertUnwindSafe, catch_unwind};
     /// Takes no odd numbers.
@@ -603,4 +629,137 @@ fn a_waker_may_send_to_the_channel_that_it_was_woken_for() {
     answered
         .recv_timeout(Duration::from_secs(10))
         .expect("the send returns");
+}
+
+#[test]
+fn whatever_is_in_the_record_of_channels_opening_is_an_error_at_most() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    let file = dir.path().join("channels.json");
+    let open = || ReplayChannel::<u64>::on(&log, &topic("orders")).map(drop);
+    open().unwrap();
+    let sound = fs::read(&file).unwrap();
+    for end in 0..sound.len() - 2 {
+        fs::write(&file, &sound[..end]).unwrap();
+        let error = open().unwrap_err().to_string();
+        assert!(error.contains("channels.json"), "{error}");
+        assert_eq!(fs::read(&file).unwrap(), &sound[..end]);
+    }
+    for bit in 0..sound.len() * 8 {
+        let mut flipped = sound.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&file, &flipped).unwrap();
+        let _ = open();
+    }
+    for text in ["[", "null", "{}", "{\"channels\":[]}", &"[".repeat(100_000)] {
+        fs::write(&file, text).unwrap();
+        assert!(open().is_err(), "{text:.20}");
+    }
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    assert!(open().unwrap_err().to_string().contains("channels.json"));
+    fs::remove_dir(&file).unwrap();
+    // A crash before the renaming has left it.
+    fs::write(dir.path().join("channels.json.tmp"), &sound[..7]).unwrap();
+    open().unwrap();
+    assert_eq!(fs::read(&file).unwrap(), sound);
+}
+
+#[test]
+fn keys_that_begin_alike_wake_and_reach_whom_they_concern() {
+    use futures_lite::future::{block_on, poll_once};
+    use std::pin::pin;
+    let rooms = Broadcaster::<String, u64>::temporary().unwrap();
+    let prefixes = ["", "a", "ab", "ä", "abc", "b", &"a".repeat(300)];
+    let keys = ["a", "ab", "abc", "ä", "b", &"a".repeat(255), "*"];
+    for key in keys {
+        let exact = keys.map(|key| rooms.subscribe(key).unwrap());
+        for begins in prefixes {
+            let subscription = rooms.subscribe_prefix(begins, Start::Latest);
+            let mut received = pin!(subscription.message());
+            block_on(async {
+                assert!(poll_once(received.as_mut()).await.is_none());
+                rooms.send(key, &1).unwrap();
+                match key.starts_with(begins) {
+                    true => {
+                        let message = received.await.unwrap();
+                        assert_eq!(subscription.key_of(&message), key);
+                    }
+                    false => assert!(poll_once(received).await.is_none()),
+                }
+            });
+        }
+        for (other, subscription) in keys.iter().zip(&exact) {
+            let received = std::iter::from_fn(|| subscription.try_receive().unwrap()).count();
+            assert_eq!(received, if *other == key { prefixes.len() } else { 0 });
+        }
+    }
+    assert!(rooms.send("", &1).is_err());
+    assert!(rooms.subscribe("").is_err());
+    assert_eq!(rooms.remove(""), 0);
+    assert!(rooms.send(&*"a".repeat(256), &1).is_err());
+}
+
+#[test]
+fn however_many_wait_on_one_receiver_each_message_wakes_one_who_takes_it() {
+    use futures_lite::future::{block_on, poll_once};
+    const WAITERS: u64 = 4;
+    const MESSAGES: u64 = 2_000;
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path()).unwrap();
+    for on in [None, Some(topic("orders"))] {
+        let builder = ReplayChannel::<u64>::builder();
+        let channel = match &on {
+            Some(topic) => builder.topic(topic).on(&log).unwrap(),
+            None => builder.on(&log).unwrap(),
+        };
+        let (sender, receiver) = (channel.sender(), channel.receiver());
+        drop(channel);
+        let all = std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for waiter in 0..WAITERS {
+                let receiver = &receiver;
+                threads.push(scope.spawn(move || {
+                    let mut mine = Vec::new();
+                    loop {
+                        // Some begin to wait and give up.
+                        if waiter % 2 == 0
+                            && let Some(received) = block_on(poll_once(receiver.receive()))
+                        {
+                            match received {
+                                Ok(number) => mine.push(number),
+                                Err(_) => return mine,
+                            }
+                        }
+                        let received = match waiter {
+                            0 => receiver.receive_blocking(),
+                            _ => block_on(receiver.receive()),
+                        };
+                        match received {
+                            Ok(number) => mine.push(number),
+                            Err(_) => return mine,
+                        }
+                    }
+                }));
+            }
+            for number in 0..MESSAGES {
+                sender.send(&number).unwrap();
+                if number % 10 == 0 {
+                    receiver.seek(Start::At(receiver.offset()));
+                }
+            }
+            drop(sender);
+            let all = threads
+                .into_iter()
+                .flat_map(|thread| thread.join().unwrap());
+            let mut all = Vec::from_iter(all);
+            all.sort_unstable();
+            all
+        });
+        // The seek itself may go back behind what another has just taken.
+        assert!(all.iter().max() == Some(&(MESSAGES - 1)));
+        let mut once = all;
+        once.dedup();
+        assert!(once.into_iter().eq(0..MESSAGES));
+    }
 }
