@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use dacapo::{Checkpoint, Cursor, Cursors, Position};
-use dacapo_log::{Log, Offset, Topic};
+use dacapo_log::{Log, Offset, Start, Topic};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -289,11 +289,12 @@ fn none(dir: &Path, name: &str) -> anyhow::Result<ExitCode> {
 }
 
 fn lag_of(log: &Log, cursor: &Cursor) -> anyhow::Result<u64> {
-    let from = cursor.checkpoint.offset;
-    Ok(match &cursor.topic {
-        Some(topic) => log.count(topic, from)?,
-        None => log.next_offset().since(from.max(log.oldest())),
-    })
+    let tailer = log.tail(Start::Resume(cursor.checkpoint));
+    let tailer = match &cursor.topic {
+        Some(topic) => tailer.topic(topic),
+        None => tailer,
+    };
+    Ok(tailer.remaining()?)
 }
 
 fn committed(cursor: &Cursor) -> anyhow::Result<String> {
