@@ -70,11 +70,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let log = open_read_only(&args.dir)?;
     let (retention, before) = (args.retention(), args.before.map(Offset::new));
     let pruning = match (args.dry_run, before) {
-        (true, Some(before)) => log.would_prune(before)?,
-        (true, None) => log.would_retain(&retention)?,
+        (true, before) => {
+            let _held = dacapo::hold_for_consumers(&log);
+            match before {
+                Some(before) => log.would_prune(before)?,
+                None => log.would_retain(&retention)?,
+            }
+        }
         (false, before) => {
             drop(log);
             let log = Log::open(&args.dir)?;
+            let _held = dacapo::hold_for_consumers(&log);
             let pruning = match before {
                 Some(before) => log.prune(before)?,
                 None => log.retain(&retention)?,

@@ -31,7 +31,10 @@
 //!   [`Sender::send_durable`] when it is safe from a power cut.
 //! - [`Receiver::receive`] is async, on any runtime; [`Receiver::receive_blocking`] needs none. A
 //!   receiver is a [`Stream`](futures_core::Stream) too.
-//! - [`ReplayChannel::consumer`] is a receiver with a name, which goes on where it last committed.
+#![cfg_attr(
+    feature = "cursors",
+    doc = "- [`ReplayChannel::consumer`] is a receiver with a name, which goes on where it last committed."
+)]
 //! - [`Broadcaster`] sends by key: to those who subscribe to a room, a user, an order, among as many
 //!   keys as there are, in one log.
 //! - [`Codec`] says how messages become bytes: [`Postcard`] by default, [`Json`], or [`Raw`] bytes.
@@ -63,7 +66,7 @@ pub use builder::Builder;
 pub use channel::ReplayChannel;
 pub use codec::{Codec, CodecError, Decode, Encode, Json, Postcard, Raw};
 #[cfg(feature = "cursors")]
-pub use consumer::{Commits, Consumer, ConsumerBuilder, ConsumerStatus};
+pub use consumer::{Commits, Consumer, ConsumerBuilder, ConsumerStatus, hold_for_consumers};
 #[cfg(feature = "cursors")]
 pub use cursors::{
     Cursor, CursorError, CursorNameError, Cursors, Position, PublishedCursors, StoreNotice,

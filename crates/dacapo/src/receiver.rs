@@ -43,6 +43,7 @@ use crate::wait::Wait;
 /// })
 /// # }
 /// ```
+#[must_use = "a receiver that is dropped receives nothing"]
 pub struct Receiver<T, C = Postcard> {
     inbox: Inbox,
     codec: C,
@@ -62,7 +63,6 @@ impl<T, C: for<'a> Decode<'a, T>> Receiver<T, C> {
     }
 
     /// Receives messages only that a power cut cannot undo.
-    #[must_use]
     pub fn durable_only(self) -> Self {
         Self {
             inbox: self.inbox.durable_only(),

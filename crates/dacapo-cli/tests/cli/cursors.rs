@@ -132,6 +132,41 @@ fn a_cursor_is_not_set_where_there_is_no_record_and_no_store_is_made_by_looking(
 }
 
 #[test]
+fn what_a_consumer_holds_is_not_pruned_while_its_program_is_away() {
+    let dir = tempdir().unwrap();
+    let channel = ReplayChannel::<Vec<u8>>::builder().segment_bytes_max(16 << 10);
+    let channel = channel.open(dir.path()).unwrap();
+    for i in 0..100 {
+        channel.sender().send(&vec![i; 1000]).unwrap();
+    }
+    drop(
+        channel
+            .consumer_builder("audit")
+            .holds(true)
+            .open()
+            .unwrap(),
+    );
+    drop(channel);
+    let prune = |arguments: &[&str]| {
+        let dir = dir.path().to_str().unwrap();
+        let output = run(["prune", "--json", "--max-records", "1", dir]
+            .iter()
+            .chain(arguments));
+        expect_code(&output, 0);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    for arguments in [&["--dry-run"][..], &[]] {
+        let pruned = prune(arguments);
+        assert_eq!(
+            (&pruned["segments"], &pruned["kept"]),
+            (&json!(0), &json!("held"))
+        );
+    }
+    said("set", dir.path(), ["audit", "latest"]);
+    assert!(prune(&[])["segments"].as_u64().unwrap() > 0);
+}
+
+#[test]
 fn damaged_cursors_are_built_anew_and_put_aside() {
     let dir = tempdir().unwrap();
     append(dir.path(), b"one\ntwo\n");

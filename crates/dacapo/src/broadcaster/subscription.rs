@@ -45,6 +45,7 @@ use crate::wait::Wait;
 /// })
 /// # }
 /// ```
+#[must_use = "a subscription that is dropped receives nothing"]
 pub struct Subscription<T, C = Postcard> {
     inbox: Inbox,
     gauge: Mutex<Gauge>,
@@ -92,7 +93,6 @@ impl<T, C> Subscription<T, C> {
     /// # Ok(())
     /// # }
     /// ```
-    #[must_use]
     pub fn on_lag(self, lag: Lag) -> Self {
         let gauge = self.gauge().with(lag);
         Self {
@@ -102,7 +102,6 @@ impl<T, C> Subscription<T, C> {
     }
 
     /// Receives messages only that a power cut cannot undo.
-    #[must_use]
     pub fn durable_only(self) -> Self {
         Self {
             inbox: self.inbox.durable_only(),

@@ -67,9 +67,7 @@ impl Holds {
             Ok(cursors) => {
                 let own = |cursor: &&Cursor| cursor.holds && cursor.topic.as_ref() == topic;
                 for cursor in cursors.iter().filter(own) {
-                    // Not always what it last said: a power cut may have undone that.
-                    let resumed = log.tail(Start::Resume(cursor.checkpoint));
-                    self.take(log, &cursor.name, resumed.next_offset());
+                    self.take(log, &cursor.name, held_from(log, cursor));
                 }
                 self.release(UNREADABLE);
             }
@@ -88,14 +86,7 @@ impl Holds {
         let mut held = self.held();
         match held.get(name) {
             Some(hold) if hold.is_of(log) => _ = hold.move_to(offset),
-            _ => {
-                let name_of_hold = match name {
-                    UNREADABLE => "consumers, whose cursors cannot be read".to_owned(),
-                    name => format!("consumer {name}"),
-                };
-                let hold = log.hold(name_of_hold, offset);
-                held.insert(name.to_owned(), hold);
-            }
+            _ => _ = held.insert(name.to_owned(), hold(log, name, offset)),
         }
     }
 
@@ -123,6 +114,52 @@ impl Drop for Holds {
             holds.remove(place);
         }
     }
+}
+
+/// Takes the holds of all consumers of a log whose cursors say so, whatever their topics: for who drops
+/// messages without opening the channels. They hold until they are dropped.
+///
+/// Where the cursors cannot be read, everything is held. Blocks.
+///
+/// ```
+/// use dacapo::{Offset, ReplayChannel};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// let channel = ReplayChannel::<String>::open(dir.path())?;
+/// drop(channel.consumer_builder("audit").holds(true).open()?);
+/// drop(channel);
+///
+/// let log = dacapo::Log::open(dir.path())?; // and not the channel
+/// let holds = dacapo::hold_for_consumers(&log);
+/// assert_eq!(holds[0].offset(), Offset::ZERO);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "holds that are dropped hold nothing"]
+pub fn hold_for_consumers(log: &Log) -> Vec<Hold> {
+    match stored(log) {
+        Ok(cursors) => {
+            let holding = cursors.iter().filter(|cursor| cursor.holds);
+            let take = |cursor: &Cursor| hold(log, &cursor.name, held_from(log, cursor));
+            holding.map(take).collect()
+        }
+        Err(_) => vec![hold(log, UNREADABLE, Offset::ZERO)],
+    }
+}
+
+fn hold(log: &Log, name: &str, offset: Offset) -> Hold {
+    let name_of_hold = match name {
+        UNREADABLE => "consumers, whose cursors cannot be read".to_owned(),
+        name => format!("consumer {name}"),
+    };
+    log.hold(name_of_hold, offset)
+}
+
+/// The first message that a consumer may still get. Not always where its cursor stands: a power cut may
+/// have undone messages before that.
+fn held_from(log: &Log, cursor: &Cursor) -> Offset {
+    log.tail(Start::Resume(cursor.checkpoint)).next_offset()
 }
 
 /// The cursors as they are stored; makes no store where there is none.

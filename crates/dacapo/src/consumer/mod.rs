@@ -17,6 +17,7 @@ use futures_core::Stream;
 pub use self::builder::{ConsumerBuilder, ConsumerStatus};
 pub use self::commits::Commits;
 pub(crate) use self::holds::Holds;
+pub use self::holds::hold_for_consumers;
 
 use self::claim::Claim;
 use self::commits::Schedule;
@@ -57,6 +58,7 @@ use crate::receiver::Receiver;
 /// # Ok(())
 /// # }
 /// ```
+#[must_use = "a consumer that is dropped receives nothing"]
 pub struct Consumer<T, C = Postcard> {
     receiver: Receiver<T, C>,
     cursors: Cursors,
