@@ -1,0 +1,42 @@
+//! The network faces of Dacapo, on [axum]: whoever comes back goes on where it was, across reconnects
+//! and restarts of the server, because everything is read from a log on disk.
+//!
+//! ```no_run
+//! use axum::extract::{Path, State};
+//! use axum::response::IntoResponse;
+//! use axum::routing::get;
+//! use dacapo::Broadcaster;
+//! use dacapo_server::{Event, LastEventId, Sse};
+//!
+//! type Rooms = Broadcaster<String, String>;
+//!
+//! async fn follow(
+//!     State(rooms): State<Rooms>,
+//!     Path(room): Path<String>,
+//!     last: LastEventId,
+//! ) -> impl IntoResponse {
+//!     let subscription = rooms.subscribe_from(&room, last.start()).map_err(|e| e.to_string())?;
+//!     Ok::<_, String>(Sse::subscription(subscription, |line| Ok(Event::named("line")?.data(line))))
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let rooms = Rooms::open("rooms")?;
+//! let app: axum::Router = axum::Router::new().route("/{room}", get(follow)).with_state(rooms);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`sse`]: server-sent events. [`Event`] is one of them, [`Sse`] a response of them, from any stream
+//!   or from a subscription of a [`Broadcaster`](dacapo::Broadcaster) or channel; [`LastEventId`] is
+//!   where a client goes on, and [`sse::channel`] sends by hand.
+//! - [`resume`]: what clients say about where they go on.
+
+pub mod resume;
+pub mod sse;
+
+pub use sse::{Event, LastEventId, Sse, SseConfig};
+
+/// The README's programs are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

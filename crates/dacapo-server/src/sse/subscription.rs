@@ -1,0 +1,339 @@
+//! Events from a log: each message with its id, and what was missed said explicitly.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use dacapo::{Decode, Message, Offset, ReceiveError, Receiver, Start, Subscription};
+use dacapo_log::ReadError;
+use futures_util::stream::{self, Stream};
+use serde::Serialize;
+
+use super::event::{EncodedEvent, Event, EventError};
+use super::response::Sse;
+use crate::resume::Numbering;
+
+/// Where messages come from: a [`Receiver`] of a channel, or a [`Subscription`] of a broadcaster.
+pub trait Source<T, C>: Send + Sync + Sized + 'static + private::Sealed {
+    /// Waits for the next message. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`Receiver::message`].
+    fn message(&self) -> impl Future<Output = Result<Message<T, C>, ReceiveError>> + Send;
+
+    /// The next message, if it is there.
+    ///
+    /// # Errors
+    /// As [`Receiver::try_message`].
+    fn try_message(&self) -> Result<Option<Message<T, C>>, ReceiveError>;
+
+    /// The offset of the next message, or one before which there is none to come.
+    fn offset(&self) -> Offset;
+
+    /// Goes on from `start` instead.
+    fn seek(&self, start: Start);
+
+    /// Moves behind damage, and returns where receiving goes on.
+    fn skip_damage(&self) -> Offset;
+}
+
+mod private {
+    /// What may be a source is for this crate to say.
+    pub trait Sealed {}
+    impl<T, C> Sealed for dacapo::Receiver<T, C> {}
+    impl<T, C> Sealed for dacapo::Subscription<T, C> {}
+}
+
+macro_rules! source {
+    ($of:ident) => {
+        impl<T: 'static, C: for<'a> Decode<'a, T>> Source<T, C> for $of<T, C> {
+            fn message(&self) -> impl Future<Output = Result<Message<T, C>, ReceiveError>> + Send {
+                $of::message(self)
+            }
+
+            fn try_message(&self) -> Result<Option<Message<T, C>>, ReceiveError> {
+                $of::try_message(self)
+            }
+
+            fn offset(&self) -> Offset {
+                $of::offset(self)
+            }
+
+            fn seek(&self, start: Start) {
+                $of::seek(self, start);
+            }
+
+            fn skip_damage(&self) -> Offset {
+                $of::skip_damage(self)
+            }
+        }
+    };
+}
+
+source!(Receiver);
+source!(Subscription);
+
+impl Sse<Events> {
+    /// A response of the messages of a subscription, or of a receiver: `event` makes an event of each,
+    /// which gets the message's offset as its id. So a client that comes back says what it has seen last,
+    /// and goes on behind that, also after a restart of the server: see
+    /// [`LastEventId`](crate::LastEventId).
+    ///
+    /// Nothing is left out silently. Where messages were missed, an event of the name `gap` that has no
+    /// id stands before the next one: its data is `{"reason":..,"requested":N,"resume_at":M}`, with the
+    /// first message that was to come, and the next one that can. The reasons are `pruned`,
+    /// `beyond_end` (the client has seen messages that a power cut undid, or that were another log's),
+    /// `rewound`, `lagged`, `lost` and `damaged`. In the place of a message that cannot be decoded, or of
+    /// which `event` makes none, there is an event of the name `error`, with the message's id and the data
+    /// `{"id":N,"error":..}`.
+    ///
+    /// The first event has the name `position`: its id is where the subscription stands, its data
+    /// `{"resume_at":N}`. A client that loses its connection before the first message goes on from there.
+    ///
+    /// The response ends when the source does; one that fell behind and [ends](dacapo::Lag::End) then
+    /// brings its client back, with its last id.
+    ///
+    /// ```
+    /// use dacapo::{Broadcaster, Start};
+    /// use dacapo_server::{Event, Sse};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let prices = Broadcaster::<String, u32>::temporary()?;
+    /// let subscription = prices.subscribe_from("tea", Start::Oldest)?;
+    /// let response = Sse::subscription(subscription, |price| Event::named("price")?.json(&price));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn subscription<T, C, R, M>(source: R, mut event: M) -> Self
+    where
+        T: Send + 'static,
+        C: for<'a> Decode<'a, T>,
+        R: Source<T, C>,
+        M: FnMut(T) -> Result<Event, EventError> + Send + 'static,
+    {
+        Self::new(events(
+            source,
+            Numbering::OFFSETS,
+            move |message: &Message<T, C>| match message.decode() {
+                Ok(decoded) => event(decoded).map(Some).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            },
+        ))
+    }
+}
+
+/// The events of a [subscription](Sse::subscription).
+#[must_use = "nothing is received until it is polled"]
+pub struct Events(Pin<Box<dyn Stream<Item = Result<EncodedEvent, ReceiveError>> + Send>>);
+
+impl Stream for Events {
+    type Item = Result<EncodedEvent, ReceiveError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+/// The events that `event` makes of messages, with their numbers as ids. Of those that it makes none of,
+/// the client hears nothing.
+pub(crate) fn events<T, C, R, M>(source: R, numbering: Numbering, event: M) -> Events
+where
+    T: 'static,
+    C: for<'a> Decode<'a, T>,
+    R: Source<T, C>,
+    M: FnMut(&Message<T, C>) -> Result<Option<Event>, String> + Send + 'static,
+{
+    let position = position(numbering, source.offset());
+    let follow = Follow {
+        incoming: Incoming::new(source),
+        numbering,
+        event,
+        position: Some(position),
+    };
+    Events(Box::pin(stream::unfold(follow, |mut follow| async {
+        Some((follow.next().await?, follow))
+    })))
+}
+
+struct Follow<R, M> {
+    incoming: Incoming<R>,
+    numbering: Numbering,
+    event: M,
+    /// Sent first.
+    position: Option<Event>,
+}
+
+impl<R, M> Follow<R, M> {
+    async fn next<T, C>(&mut self) -> Option<Result<EncodedEvent, ReceiveError>>
+    where
+        T: 'static,
+        C: for<'a> Decode<'a, T>,
+        R: Source<T, C>,
+        M: FnMut(&Message<T, C>) -> Result<Option<Event>, String> + Send,
+    {
+        if let Some(position) = self.position.take() {
+            return Some(Ok(position.into()));
+        }
+        loop {
+            match self.incoming.next().await {
+                Ok(Some(Received::Message(message))) => {
+                    let id = self.numbering.id(message.offset());
+                    let event = match (self.event)(&message) {
+                        Ok(Some(event)) => event,
+                        Ok(None) => continue,
+                        Err(error) => unreadable(id, &error),
+                    };
+                    return Some(Ok(event.number(id).into()));
+                }
+                Ok(Some(Received::Gap(gap))) => {
+                    return Some(Ok(control("gap", &gap.numbered(self.numbering)).into()));
+                }
+                Ok(None) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// An event of the stream's own. Without an id, it moves no client's position.
+fn control(name: &str, data: &impl Serialize) -> Event {
+    Event::named(name)
+        .and_then(|event| event.json(data))
+        .expect("a name of one line, and data of numbers and texts")
+}
+
+/// Where a client goes on that has received no message yet.
+///
+/// A frame of an `id:` alone would do by the standard, but not for every client.
+fn position(numbering: Numbering, next: Offset) -> Event {
+    #[derive(Serialize)]
+    struct Position {
+        resume_at: u64,
+    }
+    let resume_at = numbering.id(next);
+    control("position", &Position { resume_at })
+        .id(numbering.seen_before(next))
+        .expect("a number")
+}
+
+/// In the place of a message that no event can be made of.
+fn unreadable(id: u64, error: &str) -> Event {
+    tracing::error!(id, %error, "a message cannot be sent; an error event goes out in its place");
+    #[derive(Serialize)]
+    struct Unreadable<'a> {
+        id: u64,
+        error: &'a str,
+    }
+    control("error", &Unreadable { id, error })
+}
+
+/// A message, or that some were missed.
+pub(crate) enum Received<T, C> {
+    Message(Message<T, C>),
+    Gap(Gap),
+}
+
+/// Messages were missed, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    reason: &'static str,
+    /// The first message that was to come.
+    requested: Offset,
+    /// The next one that can.
+    resume_at: Offset,
+}
+
+impl Gap {
+    pub(crate) fn numbered(self, numbering: Numbering) -> NumberedGap {
+        NumberedGap {
+            reason: self.reason,
+            requested: numbering.id(self.requested),
+            resume_at: numbering.id(self.resume_at),
+        }
+    }
+}
+
+/// A gap as clients are told of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct NumberedGap {
+    reason: &'static str,
+    requested: u64,
+    resume_at: u64,
+}
+
+/// A source, of which every error behind which it can go on has become a gap.
+pub(crate) struct Incoming<R> {
+    source: R,
+    /// Behind the last message received.
+    expected: Offset,
+}
+
+impl<R> Incoming<R> {
+    pub(crate) fn new<T, C>(source: R) -> Self
+    where
+        R: Source<T, C>,
+    {
+        let expected = source.offset();
+        Self { source, expected }
+    }
+
+    /// Waits for the next message, or gap; `None` at the end. Cancel-safe.
+    pub(crate) async fn next<T, C>(&mut self) -> Result<Option<Received<T, C>>, ReceiveError>
+    where
+        R: Source<T, C>,
+    {
+        let received = self.source.message().await;
+        self.note(received)
+    }
+
+    fn note<T, C>(
+        &mut self,
+        received: Result<Message<T, C>, ReceiveError>,
+    ) -> Result<Option<Received<T, C>>, ReceiveError>
+    where
+        R: Source<T, C>,
+    {
+        let (reason, requested, resume_at) = match received {
+            Ok(message) => {
+                self.expected = message.offset().next();
+                return Ok(Some(Received::Message(message)));
+            }
+            Err(error) if error.is_end() => return Ok(None),
+            Err(ReceiveError::Lagged(lagged)) => ("lagged", self.expected, lagged.resume_at),
+            Err(ReceiveError::Read(error)) => match error {
+                ReadError::Pruned { requested, oldest } => ("pruned", requested, oldest),
+                ReadError::Rewound {
+                    requested,
+                    resume_at,
+                    ..
+                } => ("rewound", requested, resume_at),
+                ReadError::BeyondEnd { requested, next } => {
+                    // What was appended since that look is read, too.
+                    self.source.seek(Start::AtOrOldest(next));
+                    ("beyond_end", requested, next)
+                }
+                ReadError::Lost { from, to } => ("lost", from, to),
+                error @ (ReadError::Corrupt(_) | ReadError::SegmentMissing { .. }) => {
+                    tracing::error!(%error, "messages cannot be read; clients are told of a gap");
+                    let from = self.source.offset();
+                    ("damaged", from, self.source.skip_damage())
+                }
+                error => return Err(ReceiveError::Read(error)),
+            },
+            Err(error) => return Err(error),
+        };
+        self.expected = resume_at;
+        Ok(Some(Received::Gap(Gap {
+            reason,
+            requested,
+            resume_at,
+        })))
+    }
+}

@@ -1,0 +1,5 @@
+//! The network faces as their clients see them: over sockets, and across restarts.
+
+mod client;
+mod eventsource;
+mod sse;
