@@ -29,8 +29,11 @@
 //! - [`sse`]: server-sent events. [`Event`] is one of them, [`Sse`] a response of them, from any stream
 //!   or from a subscription of a [`Broadcaster`](dacapo::Broadcaster) or channel; [`LastEventId`] is
 //!   where a client goes on, and [`sse::channel`] sends by hand.
+//! - [`realtime`]: one numbered sequence of events for many clients, each with a filter, over SSE and
+//!   WebSocket.
 //! - [`resume`]: what clients say about where they go on.
 
+pub mod realtime;
 pub mod resume;
 pub mod sse;
 

@@ -1,6 +1,7 @@
 //! Where a client goes on: what it says, and the place in the log that it means.
 //!
-//! An id is a plain number, an offset of the log. It carries no epoch, so that people can read it, and so that ids
+//! An id is a plain number: an offset of the log, or, in the [`realtime`](crate::realtime) face, the
+//! number of an event counted from 1. It carries no epoch, so that people can read it, and so that ids
 //! which clients have kept stay good. What a number alone cannot show is that a power cut undid a message
 //! and another one took its id: serve [`durable_only`](dacapo::Subscription::durable_only), and no client
 //! has ever seen such a message. An id beyond the end of the log is noticed in any case, and answered
@@ -36,6 +37,8 @@ pub(crate) struct Numbering {
 impl Numbering {
     /// Each message by its offset.
     pub(crate) const OFFSETS: Self = Self { first: 0 };
+    /// Counted from 1, so that 0 is the position before any message.
+    pub(crate) const FROM_ONE: Self = Self { first: 1 };
 
     /// The id of the message at `offset`.
     pub(crate) fn id(self, offset: Offset) -> u64 {
@@ -59,6 +62,16 @@ impl Numbering {
                 None => Start::Latest,
             },
             None => Start::Latest,
+        }
+    }
+
+    /// Where a client begins that names the first message that it wants: by its id, as `oldest`, or as
+    /// `latest`, which is what comes. `None` where it names none.
+    pub(crate) fn place(self, from: &str) -> Option<Start> {
+        match from {
+            "oldest" => Some(Start::Oldest),
+            "latest" => Some(Start::Latest),
+            from => number(from).map(|id| self.at(id)),
         }
     }
 
@@ -104,8 +117,17 @@ mod tests {
     }
 
     #[test]
+    fn counted_from_one_zero_is_before_the_first() {
+        let numbering = Numbering::FROM_ONE;
+        assert_eq!(numbering.behind(Some("0")), at(0));
+        assert_eq!(numbering.behind(Some("3")), at(3));
+        assert_eq!(numbering.at(1), at(0));
+        assert_eq!(numbering.behind(Some("-1")), Start::Latest);
+    }
+
+    #[test]
     fn a_client_goes_on_where_its_position_says() {
-        for numbering in [Numbering::OFFSETS] {
+        for numbering in [Numbering::OFFSETS, Numbering::FROM_ONE] {
             for offset in [0, 1, 41] {
                 let seen = numbering.seen_before(Offset::new(offset));
                 assert_eq!(numbering.behind(Some(&seen)), at(offset), "{numbering:?}");

@@ -12,3 +12,4 @@ pub use self::event::{EncodedEvent, Event, EventError, Field};
 pub use self::last_event_id::LastEventId;
 pub use self::response::{Sse, SseConfig};
 pub use self::subscription::{Events, Source};
+pub(crate) use self::subscription::{Incoming, NumberedGap, Received, events};

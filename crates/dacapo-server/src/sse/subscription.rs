@@ -14,6 +14,9 @@ use super::event::{EncodedEvent, Event, EventError};
 use super::response::Sse;
 use crate::resume::Numbering;
 
+/// After so many messages that a client does not want, other tasks get their turn.
+const PASSED_OVER_MAX: u32 = 128;
+
 /// Where messages come from: a [`Receiver`] of a channel, or a [`Subscription`] of a broadcaster.
 pub trait Source<T, C>: Send + Sync + Sized + 'static + private::Sealed {
     /// Waits for the next message. Cancel-safe.
@@ -181,13 +184,20 @@ impl<R, M> Follow<R, M> {
         if let Some(position) = self.position.take() {
             return Some(Ok(position.into()));
         }
+        let mut passed_over = 0;
         loop {
             match self.incoming.next().await {
                 Ok(Some(Received::Message(message))) => {
                     let id = self.numbering.id(message.offset());
                     let event = match (self.event)(&message) {
                         Ok(Some(event)) => event,
-                        Ok(None) => continue,
+                        Ok(None) => {
+                            passed_over += 1;
+                            if passed_over % PASSED_OVER_MAX == 0 {
+                                tokio::task::yield_now().await;
+                            }
+                            continue;
+                        }
                         Err(error) => unreadable(id, &error),
                     };
                     return Some(Ok(event.number(id).into()));
@@ -284,6 +294,14 @@ impl<R> Incoming<R> {
         Self { source, expected }
     }
 
+    /// Where the next message is, or an offset before which there is none to come.
+    pub(crate) fn offset<T, C>(&self) -> Offset
+    where
+        R: Source<T, C>,
+    {
+        self.source.offset()
+    }
+
     /// Waits for the next message, or gap; `None` at the end. Cancel-safe.
     pub(crate) async fn next<T, C>(&mut self) -> Result<Option<Received<T, C>>, ReceiveError>
     where
@@ -291,6 +309,26 @@ impl<R> Incoming<R> {
     {
         let received = self.source.message().await;
         self.note(received)
+    }
+
+    /// The next message, or gap, if it is there. `None` also at the end, which [`next`](Self::next)
+    /// tells.
+    pub(crate) fn try_next<T, C>(&mut self) -> Result<Option<Received<T, C>>, ReceiveError>
+    where
+        R: Source<T, C>,
+    {
+        match self.source.try_message().transpose() {
+            None => Ok(None),
+            Some(received) => self.note(received),
+        }
+    }
+
+    pub(crate) fn seek<T, C>(&mut self, start: Start)
+    where
+        R: Source<T, C>,
+    {
+        self.source.seek(start);
+        self.expected = self.source.offset();
     }
 
     fn note<T, C>(

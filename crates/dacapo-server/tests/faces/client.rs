@@ -18,6 +18,16 @@ pub(crate) async fn soon<T>(event: impl Future<Output = T>) -> T {
     waited.expect("it came within a minute")
 }
 
+/// Lets other tasks run until it is so.
+pub(crate) async fn until(mut is_so: impl FnMut() -> bool) {
+    soon(async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 /// Says loudly, also where the output of tests that pass is not shown, what was not tested.
 pub(crate) fn skipped(what: &str) {
     // The harness catches what `eprintln!` writes, and not this.

@@ -2,4 +2,6 @@
 
 mod client;
 mod eventsource;
+mod memory;
+mod realtime;
 mod sse;

@@ -18,7 +18,7 @@ use futures_util::future::poll_immediate;
 use futures_util::{StreamExt, stream};
 use tokio::sync::{Notify, mpsc};
 
-use crate::client::{Frames, Logged, serve, soon};
+use crate::client::{Frames, Logged, serve, soon, until};
 
 type Rooms = Broadcaster<String, String>;
 
@@ -167,16 +167,6 @@ async fn a_channel_ends_with_its_closure_however_that_ends_and_the_process_lives
     });
     assert_eq!(whole_body(response).await, "data: one\n\n");
     until(|| logged.text().contains("the kettle burst")).await;
-}
-
-/// Lets other tasks of this thread run until it is so.
-async fn until(mut is_so: impl FnMut() -> bool) {
-    soon(async {
-        while !is_so() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
 }
 
 /// Acceptance 7.

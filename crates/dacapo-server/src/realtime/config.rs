@@ -1,0 +1,195 @@
+//! How the faces behave, and who may use them.
+
+use std::fmt;
+use std::time::Duration;
+
+use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue};
+use subtle::ConstantTimeEq;
+
+/// Options of the realtime faces, for [`router`](super::router()).
+///
+/// ```
+/// use dacapo_server::realtime::RealtimeConfig;
+///
+/// let config = RealtimeConfig::default()
+///     .bearer_token("a long random text")
+///     .allow_origin("https://app.example");
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct RealtimeConfig {
+    token: Option<String>,
+    origins: Vec<String>,
+    pub(super) keep_alive_interval: Duration,
+    pub(super) retry: Duration,
+}
+
+impl Default for RealtimeConfig {
+    fn default() -> Self {
+        Self {
+            token: None,
+            origins: Vec::new(),
+            keep_alive_interval: Duration::from_secs(30),
+            retry: Duration::from_secs(3),
+        }
+    }
+}
+
+impl RealtimeConfig {
+    /// Lets in only those who say this token: in the header `authorization: Bearer`, or, because browsers
+    /// cannot set that of an `EventSource` or a WebSocket, as `?access_token=`. Everybody by default.
+    pub fn bearer_token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Lets pages of this origin in, as `https://app.example`; by default those of `localhost`, of its
+    /// addresses, and of the server's own host. Others than browsers say no origin, and are let in.
+    pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
+        self.origins.push(origin.into());
+        self
+    }
+
+    /// After this long without an event, a client of server-sent events gets a comment, and one of a
+    /// WebSocket a ping; a WebSocket that has not answered by the next one is closed. 30 seconds by
+    /// default.
+    pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
+        self.keep_alive_interval = interval;
+        self
+    }
+
+    /// How long clients of server-sent events wait before they connect again; 3 seconds by default.
+    pub fn retry(mut self, after: Duration) -> Self {
+        self.retry = after;
+        self
+    }
+
+    /// Whether a request says the token, if there is one.
+    pub(super) fn knows(&self, headers: &HeaderMap, access_token: Option<&str>) -> bool {
+        let Some(token) = &self.token else {
+            return true;
+        };
+        let header = headers.get(AUTHORIZATION).and_then(bearer);
+        let said = header.or(access_token.map(str::as_bytes));
+        said.is_some_and(|said| said.ct_eq(token.as_bytes()).into())
+    }
+
+    /// Whether pages of this origin are let in, wherever the server is.
+    pub(super) fn allows(&self, origin: &HeaderValue) -> bool {
+        origin.to_str().is_ok_and(|origin| {
+            self.origins.iter().any(|allowed| allowed == origin) || is_local(origin)
+        })
+    }
+
+    /// Whether the page that makes a request is let in, if a page does.
+    pub(super) fn lets_in(&self, headers: &HeaderMap) -> bool {
+        let Some(origin) = headers.get(ORIGIN) else {
+            return true;
+        };
+        let host = headers.get(HOST).map(HeaderValue::as_bytes);
+        let own = origin
+            .to_str()
+            .ok()
+            .and_then(|origin| Some(origin.split_once("://")?.1));
+        self.allows(origin) || (host.is_some() && own.map(str::as_bytes) == host)
+    }
+}
+
+fn bearer(header: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = header.as_bytes().split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+}
+
+/// Whether an origin is of this machine, at any port.
+fn is_local(origin: &str) -> bool {
+    let host = origin.strip_prefix("http://");
+    let Some(host) = host.or_else(|| origin.strip_prefix("https://")) else {
+        return false;
+    };
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|local| {
+        let port = host.strip_prefix(local);
+        port.is_some_and(|port| port.is_empty() || port.starts_with(':'))
+    })
+}
+
+/// Without the token.
+impl fmt::Debug for RealtimeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RealtimeConfig")
+            .field("has_token", &self.token.is_some())
+            .field("origins", &self.origins)
+            .field("keep_alive_interval", &self.keep_alive_interval)
+            .field("retry", &self.retry)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pairs = pairs.iter().map(|&(name, value)| {
+            let name = name.parse().unwrap();
+            (name, HeaderValue::from_static(value))
+        });
+        pairs.collect()
+    }
+
+    #[test]
+    fn the_token_is_said_by_header_or_by_query_and_the_header_counts() {
+        let config = RealtimeConfig::default().bearer_token("tea");
+        let says = |value| headers(&[("authorization", value)]);
+        assert!(config.knows(&says("Bearer tea"), None));
+        assert!(config.knows(&says("bearer tea"), None));
+        assert!(config.knows(&headers(&[]), Some("tea")));
+        for wrong in [
+            "Bearer te",
+            "Bearer tea ",
+            "Bearer ",
+            "Basic tea",
+            "tea",
+            "",
+        ] {
+            assert!(!config.knows(&says(wrong), None), "{wrong:?}");
+        }
+        assert!(!config.knows(&says("Bearer milk"), Some("tea")));
+        assert!(!config.knows(&headers(&[]), Some("milk")));
+        assert!(!config.knows(&headers(&[]), None));
+        assert!(RealtimeConfig::default().knows(&headers(&[]), None));
+    }
+
+    #[test]
+    fn pages_of_this_machine_of_the_same_host_and_of_those_named_are_let_in() {
+        let config = RealtimeConfig::default().allow_origin("https://app.example");
+        let from = |origin| headers(&[("origin", origin), ("host", "api.example:3000")]);
+        for origin in [
+            "http://localhost",
+            "http://localhost:5173",
+            "https://127.0.0.1:8443",
+            "http://[::1]:80",
+            "https://app.example",
+            "http://api.example:3000",
+        ] {
+            assert!(config.lets_in(&from(origin)), "{origin}");
+        }
+        for origin in [
+            "http://localhost.evil.example",
+            "http://evil.example",
+            "http://app.example",
+            "http://api.example",
+            "null",
+            "file://localhost",
+        ] {
+            assert!(!config.lets_in(&from(origin)), "{origin}");
+        }
+        assert!(config.lets_in(&headers(&[("host", "api.example")])));
+    }
+
+    #[test]
+    fn a_token_is_not_printed() {
+        let config = RealtimeConfig::default().bearer_token("tea");
+        assert!(!format!("{config:?}").contains("tea"));
+    }
+}

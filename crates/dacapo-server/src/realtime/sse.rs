@@ -1,0 +1,43 @@
+//! The sequence as server-sent events.
+
+use axum::response::{IntoResponse, Response};
+use dacapo::{Json, Message, Start};
+
+use super::config::RealtimeConfig;
+use super::event::{RealtimeEvent, event_of};
+use super::filter::Filter;
+use super::manager::{Client, RealtimeManager};
+use crate::resume::Numbering;
+use crate::sse::{self, Event, Sse, SseConfig};
+
+/// A response that follows the sequence from `start` on.
+pub(super) fn follow<E: RealtimeEvent, F: Filter<E>>(
+    manager: RealtimeManager<E, F>,
+    filter: F,
+    start: Start,
+    config: &RealtimeConfig,
+) -> Response {
+    let receiver = manager.receiver(start);
+    let closing = manager.closing();
+    let client = Client::connect(manager, filter);
+    let events = sse::events(
+        receiver,
+        Numbering::FROM_ONE,
+        move |message: &Message<E, Json>| {
+            let event = event_of(message).map_err(|error| error.to_string())?;
+            if !client.wants(&event) {
+                return Ok(None);
+            }
+            let named = Event::named(event.event_type());
+            let sent = named.and_then(|named| named.json(&event));
+            sent.map(Some).map_err(|error| error.to_string())
+        },
+    );
+    let config = SseConfig::default()
+        .keep_alive_interval(config.keep_alive_interval)
+        .retry(config.retry);
+    Sse::new(events)
+        .config(config)
+        .end_when(closing.cancelled_owned())
+        .into_response()
+}
