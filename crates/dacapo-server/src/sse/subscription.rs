@@ -91,8 +91,9 @@ impl Sse<Events> {
     /// which `event` makes none, there is an event of the name `error`, with the message's id and the data
     /// `{"id":N,"error":..}`.
     ///
-    /// The first event has the name `position`: its id is where the subscription stands, its data
-    /// `{"resume_at":N}`. A client that loses its connection before the first message goes on from there.
+    /// Before the first message there is an event of the name `position`: its id is where the subscription
+    /// stands, its data `{"resume_at":N}`. A client that loses its connection before that message goes on
+    /// from there.
     ///
     /// The response ends when the source does; one that fell behind and [ends](dacapo::Lag::End) then
     /// brings its client back, with its last id.
@@ -153,62 +154,88 @@ where
     R: Source<T, C>,
     M: FnMut(&Message<T, C>) -> Result<Option<Event>, String> + Send + 'static,
 {
-    let position = position(numbering, source.offset());
     let follow = Follow {
         incoming: Incoming::new(source),
         numbering,
         event,
-        position: Some(position),
+        has_begun: false,
+        position: None,
+        first: None,
     };
     Events(Box::pin(stream::unfold(follow, |mut follow| async {
         Some((follow.next().await?, follow))
     })))
 }
 
-struct Follow<R, M> {
+struct Follow<T, C, R, M> {
     incoming: Incoming<R>,
     numbering: Numbering,
     event: M,
-    /// Sent first.
-    position: Option<Event>,
+    has_begun: bool,
+    /// Said before any message.
+    position: Option<Offset>,
+    /// A message that was taken to see whether it is a gap.
+    first: Option<Received<T, C>>,
 }
 
-impl<R, M> Follow<R, M> {
-    async fn next<T, C>(&mut self) -> Option<Result<EncodedEvent, ReceiveError>>
-    where
-        T: 'static,
-        C: for<'a> Decode<'a, T>,
-        R: Source<T, C>,
-        M: FnMut(&Message<T, C>) -> Result<Option<Event>, String> + Send,
-    {
-        if let Some(position) = self.position.take() {
-            return Some(Ok(position.into()));
+impl<T, C, R, M> Follow<T, C, R, M>
+where
+    T: 'static,
+    C: for<'a> Decode<'a, T>,
+    R: Source<T, C>,
+    M: FnMut(&Message<T, C>) -> Result<Option<Event>, String> + Send,
+{
+    async fn next(&mut self) -> Option<Result<EncodedEvent, ReceiveError>> {
+        if !self.has_begun {
+            self.has_begun = true;
+            self.position = Some(self.incoming.offset());
+            match self.incoming.try_next() {
+                // Before the position, with which the client would not ask for it again.
+                Ok(Some(Received::Gap(gap))) => {
+                    self.position = Some(gap.resume_at);
+                    return Some(Ok(self.gap(gap)));
+                }
+                Ok(first) => self.first = first,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        if let Some(next) = self.position.take() {
+            return Some(Ok(position(self.numbering, next).into()));
         }
         let mut passed_over = 0;
         loop {
-            match self.incoming.next().await {
-                Ok(Some(Received::Message(message))) => {
-                    let id = self.numbering.id(message.offset());
-                    let event = match (self.event)(&message) {
-                        Ok(Some(event)) => event,
-                        Ok(None) => {
-                            passed_over += 1;
-                            if passed_over % PASSED_OVER_MAX == 0 {
-                                tokio::task::yield_now().await;
-                            }
-                            continue;
+            let received = match self.first.take() {
+                Some(first) => Ok(Some(first)),
+                None => self.incoming.next().await,
+            };
+            match received {
+                Ok(Some(Received::Message(message))) => match self.event_of(&message) {
+                    Some(event) => return Some(Ok(event)),
+                    None => {
+                        passed_over += 1;
+                        if passed_over % PASSED_OVER_MAX == 0 {
+                            tokio::task::yield_now().await;
                         }
-                        Err(error) => unreadable(id, &error),
-                    };
-                    return Some(Ok(event.number(id).into()));
-                }
-                Ok(Some(Received::Gap(gap))) => {
-                    return Some(Ok(control("gap", &gap.numbered(self.numbering)).into()));
-                }
+                    }
+                },
+                Ok(Some(Received::Gap(gap))) => return Some(Ok(self.gap(gap))),
                 Ok(None) => return None,
                 Err(error) => return Some(Err(error)),
             }
         }
+    }
+
+    fn event_of(&mut self, message: &Message<T, C>) -> Option<EncodedEvent> {
+        let id = self.numbering.id(message.offset());
+        let event = match (self.event)(message) {
+            Ok(event) => event?,
+            Err(error) => unreadable(id, &error),
+        };
+        Some(event.number(id).into())
+    }
+
+    fn gap(&self, gap: Gap) -> EncodedEvent {
+        control("gap", &gap.numbered(self.numbering)).into()
     }
 }
 

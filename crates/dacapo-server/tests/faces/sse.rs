@@ -333,6 +333,8 @@ async fn an_id_beyond_the_end_is_answered_with_a_gap_and_the_stream_goes_on() {
         let mut frames = server.frames_behind("/", &id.to_string()).await;
         let [told] = frames.events().await;
         assert_eq!(told.0, gap("beyond_end", id.saturating_add(1), next));
+        // Only then: with this position the client would not hear of the gap again.
+        assert_eq!(frames.position().await, (next - 1).to_string());
         rooms.send("lobby", "two").unwrap();
         let [two] = frames.events().await;
         assert_eq!(two.0, line(next, "two"));
