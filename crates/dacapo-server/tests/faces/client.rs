@@ -93,7 +93,7 @@ pub(crate) struct Frames {
 }
 
 impl Frames {
-    async fn open(url: &str, last_event_id: Option<&str>) -> Self {
+    pub(crate) async fn open(url: &str, last_event_id: Option<&str>) -> Self {
         let mut request = reqwest::Client::new().get(url);
         if let Some(id) = last_event_id {
             request = request.header("Last-Event-ID", id);

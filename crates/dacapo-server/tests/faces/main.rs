@@ -1,5 +1,6 @@
 //! The network faces as their clients see them: over sockets, and across restarts.
 
+mod chat;
 mod client;
 mod eventsource;
 mod memory;
