@@ -185,6 +185,12 @@ impl From<EncodedEvent> for Bytes {
     }
 }
 
+impl From<Event> for Bytes {
+    fn from(event: Event) -> Self {
+        EncodedEvent::from(event).into()
+    }
+}
+
 /// A field of an event that is one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -63,9 +63,13 @@ async fn status(server: &Server, path: &str) -> u16 {
     response.status().as_u16()
 }
 
-async fn health(server: &Server) -> Value {
+async fn health(server: &Server) -> String {
     let response = soon(reqwest::get(server.url("/health"))).await.unwrap();
-    serde_json::from_str(&response.text().await.unwrap()).unwrap()
+    response.text().await.unwrap()
+}
+
+fn clients(number: usize) -> String {
+    format!(r#"{{"status":"ok","clients":{number}}}"#)
 }
 
 /// A WebSocket's client, of another project.
@@ -289,7 +293,7 @@ async fn without_the_token_nobody_enters_and_without_a_manager_there_is_nothing(
     assert_eq!(status(&server, "/v1/events?access_token=tea").await, 503);
     assert_eq!(status(&server, "/ws?access_token=tea").await, 503);
     assert_eq!(status(&server, "/v1/events").await, 401);
-    assert_eq!(health(&server).await, json!({"status": "ok", "clients": 0}));
+    assert_eq!(health(&server).await, clients(0));
 }
 
 /// Acceptance 11.
@@ -419,12 +423,41 @@ async fn a_text_that_is_not_understood_is_said_and_changes_nothing() {
     assert_eq!(client.next().await["seq_id"], 3);
 }
 
+#[tokio::test]
+async fn an_event_that_cannot_be_read_is_said_and_the_sequence_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = Manager::open(dir.path()).unwrap();
+    manager.log().append(b"tea").unwrap();
+    create(&manager, 1..=1);
+    let server = serve(app(&manager)).await;
+    let mut client = Client::open(&server, "/ws?from=1&memory_ids=1").await;
+    let said = client.next().await;
+    assert_eq!(
+        (&said["control"], &said["id"]),
+        (&json!("unreadable"), &json!(1))
+    );
+    let error = said["error"].as_str().unwrap();
+    assert!(
+        error.contains("is no faces::memory::MemoryEvent"),
+        "{error}"
+    );
+    assert_eq!(client.next().await["seq_id"], 2);
+
+    let mut frames = server.frames_behind("/v1/events?memory_ids=1", "0").await;
+    let [error, second] = frames.events().await;
+    assert_eq!((error.id(), error.name()), (Some("1"), Some("error")));
+    assert_eq!(second.id(), Some("2"));
+
+    let mut events = manager.subscribe_after(0);
+    assert!(soon(events.next()).await.unwrap().is_err());
+    assert_eq!(soon(events.next()).await.unwrap().unwrap().seq_id, 2);
+}
+
 /// Acceptance 10.
 #[tokio::test]
 async fn health_counts_the_clients_that_are_connected() {
     let manager = temporary();
     let server = serve(app(&manager)).await;
-    let clients = |n: usize| json!({"status": "ok", "clients": n});
     assert_eq!(health(&server).await, clients(0));
     let first = Client::open(&server, "/ws").await;
     let mut second = Client::open(&server, "/ws").await;
