@@ -7,7 +7,10 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
-use dacapo::{Json, Offset, OpenError, ReceiveError, Receiver, ReplayChannel, SendError, Start};
+use dacapo::{
+    DecodeError, Json, Message, Offset, OpenError, ReceiveError, Receiver, ReplayChannel,
+    SendError, Start,
+};
 use dacapo_log::{Log, ReadError};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +18,7 @@ use uuid::Uuid;
 
 use super::event::{RealtimeEvent, event_of};
 use super::filter::Filter;
+use super::recent::{Ready, Recent};
 use crate::resume::Numbering;
 
 /// A durable sequence of events, numbered from 1, and the clients that follow it.
@@ -54,10 +58,11 @@ use crate::resume::Numbering;
 pub struct RealtimeManager<E, F> {
     channel: ReplayChannel<E, Json>,
     durable_only: bool,
-    shared: Arc<Shared<F>>,
+    shared: Arc<Shared<E, F>>,
 }
 
-struct Shared<F> {
+struct Shared<E, F> {
+    recent: Recent<E>,
     clients: RwLock<HashMap<Uuid, Arc<F>>>,
     closing: CancellationToken,
 }
@@ -80,6 +85,7 @@ impl<E: RealtimeEvent, F: Filter<E>> RealtimeManager<E, F> {
             channel,
             durable_only: false,
             shared: Arc::new(Shared {
+                recent: Recent::default(),
                 clients: RwLock::default(),
                 closing: CancellationToken::new(),
             }),
@@ -143,6 +149,11 @@ impl<E: RealtimeEvent, F: Filter<E>> RealtimeManager<E, F> {
     #[must_use]
     pub fn log(&self) -> &Log {
         self.channel.log()
+    }
+
+    /// The event that a message is, for those who send it to clients.
+    pub(super) fn ready(&self, message: &Message<E, Json>) -> Result<Arc<Ready<E>>, DecodeError> {
+        self.shared.recent.get(message)
     }
 
     pub(super) fn receiver(&self, start: Start) -> Receiver<E, Json> {

@@ -53,6 +53,7 @@ mod event;
 mod filter;
 mod manager;
 mod query;
+mod recent;
 mod router;
 mod sse;
 mod websocket;

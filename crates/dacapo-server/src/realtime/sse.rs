@@ -4,11 +4,11 @@ use axum::response::{IntoResponse, Response};
 use dacapo::{Json, Message, Start};
 
 use super::config::RealtimeConfig;
-use super::event::{RealtimeEvent, event_of};
+use super::event::RealtimeEvent;
 use super::filter::Filter;
 use super::manager::{Client, RealtimeManager};
 use crate::resume::Numbering;
-use crate::sse::{self, Event, Sse, SseConfig};
+use crate::sse::{self, Sse, SseConfig};
 
 /// A response that follows the sequence from `start` on.
 pub(super) fn follow<E: RealtimeEvent, F: Filter<E>>(
@@ -23,14 +23,13 @@ pub(super) fn follow<E: RealtimeEvent, F: Filter<E>>(
     let events = sse::events(
         receiver,
         Numbering::FROM_ONE,
-        move |message: &Message<E, Json>| {
-            let event = event_of(message).map_err(|error| error.to_string())?;
-            if !client.wants(&event) {
-                return Ok(None);
+        move |_, message: &Message<E, Json>| {
+            let ready = client.manager.ready(message);
+            let ready = ready.map_err(|error| error.to_string())?;
+            match client.wants(&ready.event) {
+                true => Ok(Some(ready.sse()?)),
+                false => Ok(None),
             }
-            let named = Event::named(event.event_type());
-            let sent = named.and_then(|named| named.json(&event));
-            sent.map(Some).map_err(|error| error.to_string())
         },
     );
     let config = SseConfig::default()

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::config::RealtimeConfig;
-use super::event::{RealtimeEvent, event_of};
+use super::event::RealtimeEvent;
 use super::filter::Filter;
 use super::manager::{Client, RealtimeManager};
 use crate::resume::Numbering;
@@ -194,11 +194,11 @@ impl<E: RealtimeEvent, F: Filter<E>> Follower<E, F> {
             tracing::error!(id, %error, "an event cannot be sent; its client is told");
             Some(Control::Unreadable { id, error: &error }.text())
         };
-        match event_of(&message) {
-            Ok(event) if !self.client.wants(&event) => None,
-            Ok(event) => match serde_json::to_string(&event) {
-                Ok(json) => Some(Message::Text(json.into())),
-                Err(error) => unreadable(error.to_string()),
+        match self.client.manager.ready(&message) {
+            Ok(ready) if !self.client.wants(&ready.event) => None,
+            Ok(ready) => match ready.text() {
+                Ok(json) => Some(Message::Text(json)),
+                Err(error) => unreadable(error),
             },
             Err(error) => unreadable(error.to_string()),
         }

@@ -119,9 +119,10 @@ impl Sse<Events> {
         Self::new(events(
             source,
             Numbering::OFFSETS,
-            move |message: &Message<T, C>| match message.decode() {
-                Ok(decoded) => event(decoded).map(Some).map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
+            move |id, message: &Message<T, C>| {
+                let decoded = message.decode().map_err(|error| error.to_string())?;
+                let event = event(decoded).map_err(|error| error.to_string())?;
+                Ok(Some(event.number(id).into()))
             },
         ))
     }
@@ -145,14 +146,14 @@ impl fmt::Debug for Events {
     }
 }
 
-/// The events that `event` makes of messages, with their numbers as ids. Of those that it makes none of,
-/// the client hears nothing.
+/// The events that `event` makes of messages and their numbers, which are to be the ids. Of those that it
+/// makes none of, the client hears nothing.
 pub(crate) fn events<T, C, R, M>(source: R, numbering: Numbering, event: M) -> Events
 where
     T: 'static,
     C: for<'a> Decode<'a, T>,
     R: Source<T, C>,
-    M: FnMut(&Message<T, C>) -> Result<Option<Event>, String> + Send + 'static,
+    M: FnMut(u64, &Message<T, C>) -> Result<Option<EncodedEvent>, String> + Send + 'static,
 {
     let follow = Follow {
         incoming: Incoming::new(source),
@@ -183,7 +184,7 @@ where
     T: 'static,
     C: for<'a> Decode<'a, T>,
     R: Source<T, C>,
-    M: FnMut(&Message<T, C>) -> Result<Option<Event>, String> + Send,
+    M: FnMut(u64, &Message<T, C>) -> Result<Option<EncodedEvent>, String> + Send,
 {
     async fn next(&mut self) -> Option<Result<EncodedEvent, ReceiveError>> {
         if !self.has_begun {
@@ -227,11 +228,10 @@ where
 
     fn event_of(&mut self, message: &Message<T, C>) -> Option<EncodedEvent> {
         let id = self.numbering.id(message.offset());
-        let event = match (self.event)(message) {
-            Ok(event) => event?,
-            Err(error) => unreadable(id, &error),
-        };
-        Some(event.number(id).into())
+        match (self.event)(id, message) {
+            Ok(event) => event,
+            Err(error) => Some(unreadable(id, &error)),
+        }
     }
 
     fn gap(&self, gap: Gap) -> EncodedEvent {
@@ -261,7 +261,7 @@ fn position(numbering: Numbering, next: Offset) -> Event {
 }
 
 /// In the place of a message that no event can be made of.
-fn unreadable(id: u64, error: &str) -> Event {
+fn unreadable(id: u64, error: &str) -> EncodedEvent {
     tracing::error!(id, %error, "a message cannot be sent; an error event goes out in its place");
     #[derive(Serialize)]
     struct Unreadable<'a> {
@@ -269,6 +269,8 @@ fn unreadable(id: u64, error: &str) -> Event {
         error: &'a str,
     }
     control("error", &Unreadable { id, error })
+        .number(id)
+        .into()
 }
 
 /// A message, or that some were missed.
