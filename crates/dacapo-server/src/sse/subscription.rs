@@ -116,15 +116,44 @@ impl Sse<Events> {
         R: Source<T, C>,
         M: FnMut(T) -> Result<Event, EventError> + Send + 'static,
     {
-        Self::new(events(
-            source,
-            Numbering::OFFSETS,
-            move |id, message: &Message<T, C>| {
-                let decoded = message.decode().map_err(|error| error.to_string())?;
-                let event = event(decoded).map_err(|error| error.to_string())?;
-                Ok(Some(event.number(id).into()))
-            },
-        ))
+        Self::messages(source, move |message: &Message<T, C>| {
+            let decoded = message.decode().map_err(|error| error.to_string())?;
+            event(decoded).map(Some).map_err(|error| error.to_string())
+        })
+    }
+
+    /// As [`subscription`](Self::subscription), of messages with their times and topics, not decoded yet:
+    /// for events that say to which key a message was sent, and for a choice of messages. Of those that
+    /// `event` returns `None` for, the client hears nothing.
+    ///
+    /// ```
+    /// use dacapo::{Broadcaster, Message, Start};
+    /// use dacapo_server::{Event, Sse};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let prices = Broadcaster::<String, u32>::temporary()?;
+    /// let teas = prices.subscribe_prefix("tea:", Start::Oldest);
+    /// let response = Sse::messages(teas, |message: &Message<u32>| {
+    ///     let price = message.decode()?;
+    ///     let event = Event::named(message.topic())?.json(&price)?;
+    ///     Ok::<_, Box<dyn std::error::Error>>((price > 3).then_some(event))
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn messages<T, C, R, M, E>(source: R, mut event: M) -> Self
+    where
+        T: Send + 'static,
+        C: for<'a> Decode<'a, T>,
+        R: Source<T, C>,
+        M: FnMut(&Message<T, C>) -> Result<Option<Event>, E> + Send + 'static,
+        E: fmt::Display,
+    {
+        let events = events(source, Numbering::OFFSETS, move |id, message| {
+            let event = event(message).map_err(|error| error.to_string())?;
+            Ok(event.map(|event| event.number(id).into()))
+        });
+        Self::new(events)
     }
 }
 

@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use dacapo::{Broadcaster, Json, Lag, Offset, ReplayChannel, Start};
+use dacapo::{Broadcaster, Json, Lag, Message, Offset, ReplayChannel, Start};
 use dacapo_server::sse::{self, EventError, Sender};
 use dacapo_server::{Event, LastEventId, Sse, SseConfig};
 use futures_util::future::poll_immediate;
@@ -365,6 +365,32 @@ async fn a_message_that_cannot_be_decoded_is_said_and_the_stream_goes_on() {
     assert_eq!(error.data(), format!(r#"{{"id":1,"error":"{said}"}}"#));
     assert_eq!(three.0, "id: 2\nevent: number\ndata: 3");
     assert!(logged.text().contains("message 1 is no u32"));
+}
+
+#[tokio::test]
+async fn a_response_may_choose_among_messages_and_say_their_topics() {
+    let prices = Broadcaster::<String, u32>::temporary().unwrap();
+    for (tea, price) in [
+        ("tea:green", 7),
+        ("coffee", 9),
+        ("tea:black", 2),
+        ("tea:black", 4),
+    ] {
+        prices.send(tea, &price).unwrap();
+    }
+    let follow = move || async move {
+        let teas = prices.subscribe_prefix("tea:", Start::Oldest);
+        Sse::messages(teas, |message: &Message<u32>| {
+            let price = message.decode()?;
+            let event = Event::named(message.topic())?.json(&price)?;
+            Ok::<_, Box<dyn Error>>((price > 3).then_some(event))
+        })
+    };
+    let server = serve(Router::new().route("/", get(follow))).await;
+    let mut frames = server.frames("/").await;
+    let [green, black] = frames.events().await;
+    assert_eq!(green.0, "id: 0\nevent: tea:green\ndata: 7");
+    assert_eq!(black.0, "id: 3\nevent: tea:black\ndata: 4");
 }
 
 #[tokio::test]
