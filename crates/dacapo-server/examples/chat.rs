@@ -20,12 +20,12 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 #[derive(Serialize, Deserialize)]
-struct Line {
+pub(crate) struct Line {
     name: String,
     text: String,
 }
 
-type Rooms = Broadcaster<String, Line>;
+pub(crate) type Rooms = Broadcaster<String, Line>;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -33,13 +33,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let dir = args.next().unwrap_or_else(|| "rooms".to_owned());
     let address = args.next().unwrap_or_else(|| "127.0.0.1:3000".to_owned());
     let rooms = tokio::task::spawn_blocking(move || Rooms::open(dir)).await??;
-    let app = Router::new()
-        .route("/{room}", get(page).post(say))
-        .route("/{room}/events", get(follow))
-        .with_state(rooms);
     let listener = TcpListener::bind(address).await?;
     println!("http://{}/lobby", listener.local_addr()?);
-    Ok(serve(listener, app).await?)
+    Ok(serve(listener, app(rooms)).await?)
+}
+
+pub(crate) fn app(rooms: Rooms) -> Router {
+    Router::new()
+        .route("/{room}", get(page).post(say))
+        .route("/{room}/events", get(follow))
+        .with_state(rooms)
 }
 
 /// Who is new gets the whole story, who comes back the rest of it.

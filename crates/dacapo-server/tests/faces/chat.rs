@@ -1,20 +1,35 @@
 //! The example `chat`, as a process that is killed.
 
+#[path = "../../examples/chat.rs"]
+#[expect(dead_code, reason = "its `main` is another one's")]
+mod example;
+
+use std::env;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 use crate::client::{Frame, Frames, soon};
 
-/// `cargo test` builds examples beside the tests.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let built = test.parent().and_then(Path::parent).unwrap();
-    built.join("examples/chat")
+/// The server's process is this program again, which runs the test below alone.
+const DIRECTORY: &str = "DACAPO_CHAT_DIRECTORY";
+const ADDRESS: &str = "DACAPO_CHAT_ADDRESS";
+
+#[tokio::test]
+async fn serve_where_the_environment_says_so() {
+    let (Ok(dir), Ok(address)) = (env::var(DIRECTORY), env::var(ADDRESS)) else {
+        return; // nobody has asked for a server
+    };
+    let listener = TcpListener::bind(address).await.unwrap();
+    // Behind what the harness has begun to say.
+    println!("\nhttp://{}/lobby", listener.local_addr().unwrap());
+    let rooms = example::Rooms::open(dir).unwrap();
+    axum::serve(listener, example::app(rooms)).await.unwrap();
 }
 
 struct Chat {
@@ -24,19 +39,24 @@ struct Chat {
 
 impl Chat {
     async fn start(dir: &Path, address: &str) -> Self {
-        let mut process = Command::new(program())
-            .arg(dir)
-            .arg(address)
+        let mut process = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "chat::serve_where_the_environment_says_so"])
+            .arg("--nocapture")
+            .env(DIRECTORY, dir)
+            .env(ADDRESS, address)
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .expect("`cargo test --all-targets` builds the example");
+            .unwrap();
         let mut said = BufReader::new(process.stdout.take().unwrap()).lines();
-        let url = soon(said.next_line()).await.unwrap();
-        Self {
-            process,
-            url: url.expect("it says where it is"),
-        }
+        let url = loop {
+            let line = soon(said.next_line()).await.unwrap();
+            let line = line.expect("it says where it is");
+            if line.starts_with("http://") {
+                break line;
+            }
+        };
+        Self { process, url }
     }
 
     /// The address of it, for the next one.
