@@ -318,8 +318,10 @@ async fn an_id_older_than_what_is_retained_is_answered_with_a_gap() {
 
     let server = serve(lobby(&rooms)).await;
     let mut frames = server.frames_behind("/", "2").await;
-    let [told, first] = frames.events().await;
+    let [told] = frames.events().await;
     assert_eq!(told.0, gap("pruned", 3, oldest));
+    assert_eq!(frames.position().await, (oldest - 1).to_string());
+    let [first] = frames.events().await;
     assert_eq!(first.id(), Some(oldest.to_string().as_str()));
 }
 
