@@ -1,0 +1,11 @@
+//! The network faces of Dacapo, on [axum]: whatever was acknowledged is on disk, and whoever comes
+//! back goes on where it was.
+//!
+//! - [`streams`]: the Durable Streams protocol.
+//! - [`auth`]: tokens, and what they allow.
+//! - [`connections`]: a bound on how many clients are connected at once.
+
+pub mod auth;
+pub mod connections;
+mod problem;
+pub mod streams;
