@@ -14,6 +14,7 @@ use clap::ValueEnum;
 use dacapo_log::{Compaction, Log};
 use dacapo_server::auth::Tokens;
 use dacapo_server::connections::Bounded;
+use dacapo_server::metrics::Metrics;
 use dacapo_server::streams::{self, StreamsConfig};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -39,6 +40,8 @@ Examples:
   curl -X POST -H 'Content-Type: text/plain' -d hello http://127.0.0.1:4437/v1/stream/notes
   curl http://127.0.0.1:4437/v1/stream/notes
   curl -N 'http://127.0.0.1:4437/v1/stream/notes?offset=-1&live=sse'
+
+/metrics is for Prometheus; with tokens, it takes one with the right to read all streams.
 
 A file of tokens has one a line, TOKEN RIGHTS [PREFIX]: rights are read, append and admin, with commas
 between, and a prefix limits them to streams whose names begin with it.
@@ -139,9 +142,10 @@ async fn serve(args: &Args, log: &Log, tokens: Option<Tokens>) -> anyhow::Result
     let listener = listener.with_context(|| format!("cannot listen at {}", args.listen))?;
     let address = listener.local_addr()?;
     let shutdown = CancellationToken::new();
-    let app = app(args, log, tokens.as_ref(), &shutdown)?;
+    let metrics = Metrics::default();
+    let app = app(args, log, tokens.as_ref(), &shutdown, &metrics)?;
     let ended = shutdown.clone().cancelled_owned();
-    let listener = Bounded::new(listener, args.connections_max);
+    let listener = Bounded::new(listener, args.connections_max).counted_in(&metrics);
     let server = axum::serve(listener, app).with_graceful_shutdown(ended);
     let mut server = std::pin::pin!(std::future::IntoFuture::into_future(server));
 
@@ -176,6 +180,7 @@ fn app(
     log: &Log,
     tokens: Option<&Tokens>,
     shutdown: &CancellationToken,
+    metrics: &Metrics,
 ) -> anyhow::Result<Router> {
     let config = StreamsConfig {
         long_poll_timeout: args.long_poll_timeout,
@@ -185,9 +190,10 @@ fn app(
         cors: args.cors,
         private: tokens.is_some(),
         shutdown: shutdown.clone(),
+        metrics: metrics.clone(),
         ..StreamsConfig::default()
     };
-    let app = streams::router(log.clone(), config);
+    let app = streams::router(log.clone(), config).merge(metrics.router());
     Ok(match tokens {
         Some(tokens) => tokens.protect(app),
         None => app,

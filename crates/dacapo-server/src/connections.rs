@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::metrics::{Counted, Metrics};
+
 /// A listener that has at most so many clients connected; further ones wait to be accepted, in the
 /// kernel's queue.
 ///
@@ -28,6 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub struct Bounded {
     listener: TcpListener,
     free: Arc<Semaphore>,
+    metrics: Metrics,
 }
 
 /// A connection of a [`Bounded`] listener: one place, until it is dropped.
@@ -35,6 +38,7 @@ pub struct Bounded {
 pub struct Connection {
     stream: TcpStream,
     _place: OwnedSemaphorePermit,
+    _counted: Counted,
 }
 
 impl Bounded {
@@ -45,7 +49,15 @@ impl Bounded {
         Self {
             listener,
             free: Arc::new(Semaphore::new(places)),
+            metrics: Metrics::default(),
         }
+    }
+
+    /// Counts connections in `metrics`.
+    #[must_use]
+    pub fn counted_in(mut self, metrics: &Metrics) -> Self {
+        self.metrics = metrics.clone();
+        self
     }
 }
 
@@ -65,6 +77,7 @@ impl Listener for Bounded {
         let connection = Connection {
             stream,
             _place: place,
+            _counted: self.metrics.connected(),
         };
         (connection, address)
     }

@@ -4,8 +4,10 @@
 //! - [`streams`]: the Durable Streams protocol.
 //! - [`auth`]: tokens, and what they allow.
 //! - [`connections`]: a bound on how many clients are connected at once.
+//! - [`metrics`]: what a server has done, for Prometheus.
 
 pub mod auth;
 pub mod connections;
+pub mod metrics;
 mod problem;
 pub mod streams;

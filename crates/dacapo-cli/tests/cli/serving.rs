@@ -357,6 +357,61 @@ fn what_is_refused_is_said_in_a_problem_document() {
 }
 
 #[test]
+fn a_full_disk_refuses_appends_and_they_go_on_once_there_is_space() {
+    let dir = tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let (path, body) = ("/v1/stream/a", "x".repeat(8 << 10));
+    server.ask("PUT", path, &[TEXT], "");
+    server.limit_files(Some(0));
+    let mut stored = 0;
+    let refused = loop {
+        let answer = server.ask("POST", path, &[TEXT], &body);
+        match answer.status {
+            204 => stored += 1,
+            _ => break answer,
+        }
+        assert!(stored < 1000, "it is never full");
+    };
+    assert_eq!(refused.status, 507, "{refused:?}");
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(
+        server.ask("GET", path, &[], "").body.len(),
+        stored * body.len()
+    );
+
+    server.limit_files(None);
+
+    assert_eq!(server.ask("POST", path, &[TEXT], &body).status, 204);
+    let server = killed_and_restarted(server, dir.path());
+    assert_eq!(
+        server.ask("GET", path, &[], "").body.len(),
+        (stored + 1) * body.len()
+    );
+}
+
+#[test]
+fn what_was_done_can_be_counted() {
+    let dir = tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    server.ask("PUT", "/v1/stream/a", &[TEXT], "");
+    server.ask("POST", "/v1/stream/a", &[TEXT], "hello");
+    server.ask("GET", "/v1/stream/b", &[], "");
+    let metrics = server.ask("GET", "/metrics", &[], "");
+    for line in [
+        "dacapo_appends_total 2",
+        "dacapo_append_bytes_total 5",
+        "dacapo_durable_wait_seconds_count 2",
+        "dacapo_errors_total{status=\"404\"} 1",
+    ] {
+        assert!(
+            metrics.body.lines().any(|other| other == line),
+            "{line}\n{}",
+            metrics.body
+        );
+    }
+}
+
+#[test]
 fn other_machines_are_served_only_with_tokens_or_on_demand() {
     let dir = tempdir().unwrap();
     let mut command = dacapo(["serve", "--listen", "0.0.0.0:0"]);

@@ -56,7 +56,11 @@ pub(crate) async fn post(
     let (appended, end) = {
         let mut slot = stream.lock();
         let present = present(&mut slot)?;
+        let before = present.end;
         let appended = append(&service.log, &stream, present, asked);
+        if present.end > before {
+            service.config.metrics.appended(body.len());
+        }
         (appended, present.end)
     };
     // Also before a refusal: what it rests on must not be undone.

@@ -207,6 +207,7 @@ impl Service {
             end: present.end,
         };
         *slot = Slot::Present(Box::new(present));
+        self.config.metrics.appended(body.len());
         Ok(created)
     }
 }

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::response::Response;
@@ -42,6 +42,7 @@ mod sse;
 mod state;
 mod stream;
 
+use crate::metrics::Metrics;
 use registry::Registry;
 use service::Service;
 
@@ -85,6 +86,8 @@ pub struct StreamsConfig {
     pub private: bool,
     /// Cancelled when the server shuts down: reads that wait are answered then. Never by default.
     pub shutdown: CancellationToken,
+    /// Where is counted what is done.
+    pub metrics: Metrics,
 }
 
 impl Default for StreamsConfig {
@@ -99,6 +102,7 @@ impl Default for StreamsConfig {
             cors: false,
             private: false,
             shutdown: CancellationToken::new(),
+            metrics: Metrics::default(),
         }
     }
 }
@@ -119,6 +123,7 @@ impl Default for StreamsConfig {
 pub fn router(log: Log, config: StreamsConfig) -> Router {
     let body_bytes_max = config.body_bytes_max;
     let cors = config.cors.then(cors);
+    let metrics = config.metrics.clone();
     let service = Arc::new(Service {
         log,
         registry: Registry::new(config.idle_streams_max),
@@ -138,7 +143,7 @@ pub fn router(log: Log, config: StreamsConfig) -> Router {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    router.layer(middleware::map_response(secured))
+    router.layer(middleware::map_response_with_state(metrics, finished))
 }
 
 /// The name of the stream at a path, if there can be one.
@@ -147,10 +152,11 @@ pub(crate) fn name_of(path: &str) -> Option<String> {
     name.decode_utf8().ok().map(Cow::into_owned)
 }
 
-/// Keeps browsers from guessing what a stream holds, and lets other sites' pages load it.
-async fn secured(mut response: Response) -> Response {
+/// Counts errors, keeps browsers from guessing what a stream holds, and lets other sites' pages load it.
+async fn finished(State(metrics): State<Metrics>, mut response: Response) -> Response {
     const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
     const POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+    metrics.answered(response.status());
     let headers = response.headers_mut();
     headers.insert(NOSNIFF, HeaderValue::from_static("nosniff"));
     headers.insert(POLICY, HeaderValue::from_static("cross-origin"));

@@ -199,6 +199,7 @@ async fn long_poll(
     cursor: Option<u64>,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
+    let _subscribed = service.config.metrics.subscribed();
     let bytes_max = service.config.page_bytes_max.max(1);
     let Reading {
         content_type,

@@ -1,6 +1,7 @@
 //! What all requests share: finding a stream by its name, and waiting for the disk.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use axum::http::StatusCode;
 use dacapo_log::{Log, Offset, Topic};
@@ -55,7 +56,11 @@ impl Service {
 
     /// Waits until everything before `end` survives a power cut.
     pub(crate) async fn settled(&self, end: Offset) -> Result<(), Problem> {
-        Ok(stream::settled(&self.log, end).await?)
+        let begin = Instant::now();
+        if stream::settled(&self.log, end).await? {
+            self.config.metrics.waited_since(begin);
+        }
+        Ok(())
     }
 }
 

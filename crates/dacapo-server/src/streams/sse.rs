@@ -24,6 +24,7 @@ use super::read::Reading;
 use super::reader::{self, Page, Reader};
 use super::service::Service;
 use super::{cursor, headers, place};
+use crate::metrics::Counted;
 use crate::problem::Problem;
 
 /// A response on its way.
@@ -36,6 +37,7 @@ struct Events {
     until: Instant,
     /// Whether everything was read when it was last looked.
     is_up_to_date: bool,
+    _subscribed: Counted,
 }
 
 pub(crate) fn response(service: Arc<Service>, reading: Reading, cursor: Option<u64>) -> Response {
@@ -48,6 +50,7 @@ pub(crate) fn response(service: Arc<Service>, reading: Reading, cursor: Option<u
     }
     let events = Events {
         until: Instant::now() + service.config.sse_duration,
+        _subscribed: service.config.metrics.subscribed(),
         service,
         reader: Some(reading.reader),
         is_text,

@@ -315,11 +315,14 @@ impl Present {
     }
 }
 
-/// Waits until everything before `end` survives a power cut.
-pub(crate) async fn settled(log: &Log, end: Offset) -> Result<(), SyncError> {
+/// Waits until everything before `end` survives a power cut; false if it did already.
+pub(crate) async fn settled(log: &Log, end: Offset) -> Result<bool, SyncError> {
     match end.get().checked_sub(1) {
-        Some(last) if log.durable_offset() < end => log.durable(Offset::new(last)).await,
-        _ => Ok(()),
+        Some(last) if log.durable_offset() < end => {
+            log.durable(Offset::new(last)).await?;
+            Ok(true)
+        }
+        _ => Ok(false),
     }
 }
 
