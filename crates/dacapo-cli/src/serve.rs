@@ -16,6 +16,7 @@ use dacapo_server::auth::Tokens;
 use dacapo_server::connections::Bounded;
 use dacapo_server::metrics::Metrics;
 use dacapo_server::streams::{self, StreamsConfig};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -117,6 +118,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Err(UsageError(refused).into());
     }
     log_to_stderr(args.log_form);
+    allow_many_connections();
     let tokens = args.token_file.as_ref().map(Tokens::load).transpose()?;
     let log = Log::options()
         .segment_bytes_max(args.segment_bytes_max)
@@ -214,6 +216,18 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
         })
+    }
+}
+
+/// Each connection is a descriptor, of which a process may often have no more than 1,024 unless it asks.
+fn allow_many_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, at_most = ?limit.current, "the limit on open files stays");
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, ChildStderr, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::Value;
@@ -52,6 +52,30 @@ impl Server {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Lets every sync fail from now on, until what is returned is dropped. It needs strace.
+    pub(crate) fn fail_syncs(&self) -> FailingSyncs {
+        let mut strace = Command::new("strace")
+            .args(["-f", "-e", "trace=fdatasync,fsync,msync"])
+            .args(["-e", "inject=fdatasync,fsync,msync:error=EIO", "-p"])
+            .arg(self.child.id().to_string())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(strace.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("attached") {
+            line.clear();
+            assert!(
+                said.read_line(&mut line).unwrap() > 0,
+                "strace does not attach"
+            );
+        }
+        FailingSyncs {
+            strace,
+            _said: said,
+        }
     }
 
     /// Lets its files be no larger than `bytes` from now on, as if the disk was full; `None` for no limit.
@@ -104,6 +128,19 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// strace, attached to a server.
+pub(crate) struct FailingSyncs {
+    strace: Child,
+    _said: BufReader<ChildStderr>,
+}
+
+impl Drop for FailingSyncs {
+    fn drop(&mut self) {
+        let _ = self.strace.kill();
+        let _ = self.strace.wait();
     }
 }
 

@@ -25,6 +25,9 @@ pub(crate) const RECEIVED_SEQ: HeaderName = HeaderName::from_static("producer-re
 /// The type of streams whose creator names none.
 pub(crate) const TYPE_DEFAULT: &str = "application/octet-stream";
 
+/// The longest text that is taken: some of it is kept in memory, and in the log.
+const TEXT_BYTES_MAX: usize = 1024;
+
 /// A header's text, where it was sent.
 pub(crate) fn text<'a>(
     headers: &'a HeaderMap,
@@ -34,6 +37,10 @@ pub(crate) fn text<'a>(
         return Ok(None);
     };
     match value.to_str() {
+        Ok(text) if text.len() > TEXT_BYTES_MAX => Err(Problem::bad_request(format!(
+            "{name} has at most {TEXT_BYTES_MAX} bytes, and this one {}",
+            text.len()
+        ))),
         Ok(text) => Ok(Some(text)),
         Err(_) => Err(Problem::bad_request(format!("{name} is not plain ASCII"))),
     }
@@ -77,6 +84,17 @@ fn essence(content_type: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_bounded() {
+        let of = |bytes: usize| {
+            let mut headers = HeaderMap::new();
+            headers.insert(SEQ, "x".repeat(bytes).parse().unwrap());
+            text(&headers, &SEQ).map(|text| text.map(str::len))
+        };
+        assert_eq!(of(1024).unwrap(), Some(1024));
+        assert!(of(1025).is_err());
+    }
 
     #[test]
     fn parameters_and_case_make_no_other_type() {
