@@ -15,7 +15,7 @@ use dacapo_log::{Compaction, Log};
 use dacapo_server::auth::Tokens;
 use dacapo_server::connections::Bounded;
 use dacapo_server::metrics::Metrics;
-use dacapo_server::streams::{self, StreamsConfig};
+use dacapo_server::streams::{Streams, StreamsConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -88,6 +88,12 @@ pub(crate) struct Args {
     /// How many clients may be connected at once; others wait
     #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
     connections_max: usize,
+
+    /// How often all streams are looked at, for those whose time is over
+    ///
+    /// One that is asked for is deleted at once; the others give their space back then.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
+    sweep_interval: Duration,
 
     /// How long responses on their way may take once it is to end
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
@@ -195,11 +201,30 @@ fn app(
         metrics: metrics.clone(),
         ..StreamsConfig::default()
     };
-    let app = streams::router(log.clone(), config).merge(metrics.router());
+    let streams = Streams::new(log.clone(), config);
+    let app = streams.router().merge(metrics.router());
+    tokio::spawn(sweep(streams, args.sweep_interval));
     Ok(match tokens {
         Some(tokens) => tokens.protect(app),
         None => app,
     })
+}
+
+/// Looking at all streams takes a while in which nothing much can have changed.
+const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// Deletes streams whose time is over, for as long as the server runs.
+async fn sweep(streams: Streams, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval.max(SWEEP_INTERVAL_MIN)).await;
+        let streams = streams.clone();
+        match tokio::task::spawn_blocking(move || streams.delete_expired()).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(deleted)) => tracing::info!(deleted, "the time of some streams was over"),
+            Ok(Err(error)) => tracing::warn!(%error, "not all streams could be looked at"),
+            Err(error) => tracing::error!(%error, "looking at the streams failed"),
+        }
+    }
 }
 
 /// Those that end the server, and the one that has it read its tokens again.

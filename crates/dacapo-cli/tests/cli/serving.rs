@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 
+use dacapo_log::Log;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::tempdir;
@@ -279,6 +280,25 @@ fn a_fork_and_what_it_is_made_of_are_there_after_a_kill() {
 
     assert_eq!(server.ask("GET", fork, &[], "").status, 404);
     assert_eq!(server.ask("PUT", source, &[TEXT], "").status, 201);
+}
+
+#[test]
+fn a_stream_whose_time_is_over_gives_its_space_back_though_nobody_asks_for_it() {
+    let dir = tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &["--sweep-interval", "20ms"]);
+    let expires = ("stream-expires-at", "2020-01-01T00:00:00Z");
+    server.ask("PUT", "/v1/stream/old", &[TEXT, expires], "hello");
+    server.ask("PUT", "/v1/stream/young", &[TEXT], "hello");
+
+    server.wait_until_it_says("the time of some streams was over");
+
+    let log = Log::options().open_read_only(dir.path()).unwrap();
+    let topics: Vec<String> = log
+        .topics()
+        .map(|found| found.unwrap().topic.to_string())
+        .collect();
+    assert_eq!(topics, ["__ds/young", "young"]);
+    assert_eq!(server.ask("GET", "/v1/stream/young", &[], "").body, "hello");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State as Extract};
 use axum::http::StatusCode;
-use dacapo_log::{Offset, Topic};
+use dacapo_log::{Offset, ReadError, Topic};
 
 use super::service::{self, Service, blocking};
 use super::state::Change;
@@ -36,6 +36,23 @@ impl Service {
         let _forking = self.lock_forking();
         service::present(&mut *stream.load(&self.log)?)?;
         self.release(stream, Cause::Deleted, Vec::new())
+    }
+
+    /// Looks at all streams, and deletes those whose time is over.
+    pub(crate) fn delete_expired(&self) -> Result<u64, ReadError> {
+        let mut deleted = 0;
+        for found in self.log.topics().prefix(service::CONTROL) {
+            let topic = found?.topic;
+            let name = &topic.as_str()[service::CONTROL.len()..];
+            let Ok(stream) = self.stream(name) else {
+                continue; // somebody else's topic
+            };
+            match self.refresh(&stream) {
+                Ok(is_deleted) => deleted += u64::from(is_deleted),
+                Err(problem) => tracing::warn!(name, ?problem, "a stream cannot be looked at"),
+            }
+        }
+        Ok(deleted)
     }
 
     /// Deletes a stream whose time is over, unless somebody has used it meanwhile.

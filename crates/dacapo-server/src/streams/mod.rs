@@ -18,7 +18,7 @@ use axum::http::{HeaderName, HeaderValue, Method};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use axum::{Router, middleware};
-use dacapo_log::Log;
+use dacapo_log::{Log, ReadError};
 use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{Any, CorsLayer};
@@ -107,11 +107,10 @@ impl Default for StreamsConfig {
     }
 }
 
-/// The streams of `log`, under `/v1/stream/`. One router for a log: what a stream allows next is
-/// known to the router that appends to it.
+/// The streams of `log`, under `/v1/stream/`: [`Streams::router`] for those who need no more.
 ///
 /// ```no_run
-/// use dacapo_log::Log;
+/// use dacapo_log::{Log, ReadError};
 /// use dacapo_server::streams::{self, StreamsConfig};
 ///
 /// # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
@@ -121,29 +120,60 @@ impl Default for StreamsConfig {
 /// # }
 /// ```
 pub fn router(log: Log, config: StreamsConfig) -> Router {
-    let body_bytes_max = config.body_bytes_max;
-    let cors = config.cors.then(cors);
-    let metrics = config.metrics.clone();
-    let service = Arc::new(Service {
-        log,
-        registry: Registry::new(config.idle_streams_max),
-        config,
-        forking: Mutex::new(()),
-    });
-    let methods: MethodRouter<Arc<Service>> = get(read::get)
-        .head(head::head)
-        .put(create::put)
-        .post(append::post)
-        .delete(delete::delete);
-    let router = Router::new()
-        .route("/v1/stream/{*name}", methods)
-        .layer(DefaultBodyLimit::max(body_bytes_max))
-        .with_state(service);
-    let router = match cors {
-        Some(cors) => router.layer(cors),
-        None => router,
-    };
-    router.layer(middleware::map_response_with_state(metrics, finished))
+    Streams::new(log, config).router()
+}
+
+/// The streams of a log; cheap to clone. One for a log: what a stream allows next is known to the one
+/// that appends to it.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    service: Arc<Service>,
+}
+
+impl Streams {
+    /// The streams of `log`.
+    #[must_use]
+    pub fn new(log: Log, config: StreamsConfig) -> Self {
+        let service = Arc::new(Service {
+            log,
+            registry: Registry::new(config.idle_streams_max),
+            config,
+            forking: Mutex::new(()),
+        });
+        Self { service }
+    }
+
+    /// Serves them under `/v1/stream/`.
+    pub fn router(&self) -> Router {
+        let config = &self.service.config;
+        let methods: MethodRouter<Arc<Service>> = get(read::get)
+            .head(head::head)
+            .put(create::put)
+            .post(append::post)
+            .delete(delete::delete);
+        let router = Router::new()
+            .route("/v1/stream/{*name}", methods)
+            .layer(DefaultBodyLimit::max(config.body_bytes_max))
+            .with_state(Arc::clone(&self.service));
+        let router = match config.cors {
+            true => router.layer(cors()),
+            false => router,
+        };
+        let metrics = config.metrics.clone();
+        router.layer(middleware::map_response_with_state(metrics, finished))
+    }
+
+    /// Deletes the streams whose time is over, and returns how many these were. Without this, each is
+    /// deleted when somebody next asks for it.
+    ///
+    /// Looks at every stream of the log: for each thread that serves, this is some work that waits for
+    /// the disk, and is to be done elsewhere.
+    ///
+    /// # Errors
+    /// What the log says that cannot list its topics. A stream that cannot be read is left as it is.
+    pub fn delete_expired(&self) -> Result<u64, ReadError> {
+        self.service.delete_expired()
+    }
 }
 
 /// The name of the stream at a path, if there can be one.

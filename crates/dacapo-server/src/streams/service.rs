@@ -12,7 +12,7 @@ use super::stream::{self, Present, Slot, Stream};
 use crate::problem::Problem;
 
 /// What the control topic of a stream is called: this, and then the stream's name.
-const CONTROL: &str = "__ds/";
+pub(crate) const CONTROL: &str = "__ds/";
 
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -45,13 +45,13 @@ impl Service {
         Ok(stream)
     }
 
-    /// As [`open`](Self::open), where waiting for the disk is no matter.
-    pub(crate) fn refresh(&self, stream: &Stream) -> Result<(), Problem> {
+    /// As [`open`](Self::open), where waiting for the disk is no matter; true if it was deleted.
+    pub(crate) fn refresh(&self, stream: &Stream) -> Result<bool, Problem> {
         let is_over = is_over(&*stream.load(&self.log)?);
         if is_over {
             self.expire(stream)?;
         }
-        Ok(())
+        Ok(is_over)
     }
 
     /// Waits until everything before `end` survives a power cut.
