@@ -89,6 +89,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
     connections_max: usize,
 
+    /// Cut off clients with whom nothing was exchanged for so long; longer than --long-poll-timeout
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
+    idle_timeout: Duration,
+
     /// How often all streams are looked at, for those whose time is over
     ///
     /// One that is asked for is deleted at once; the others give their space back then.
@@ -123,6 +127,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         );
         return Err(UsageError(refused).into());
     }
+    if args.idle_timeout <= args.long_poll_timeout {
+        let refused = "--idle-timeout must be longer than --long-poll-timeout".to_owned();
+        return Err(UsageError(refused).into());
+    }
     log_to_stderr(args.log_form);
     allow_many_connections();
     let tokens = args.token_file.as_ref().map(Tokens::load).transpose()?;
@@ -153,7 +161,9 @@ async fn serve(args: &Args, log: &Log, tokens: Option<Tokens>) -> anyhow::Result
     let metrics = Metrics::default();
     let app = app(args, log, tokens.as_ref(), &shutdown, &metrics)?;
     let ended = shutdown.clone().cancelled_owned();
-    let listener = Bounded::new(listener, args.connections_max).counted_in(&metrics);
+    let listener = Bounded::new(listener, args.connections_max)
+        .counted_in(&metrics)
+        .idle_max(args.idle_timeout);
     let server = axum::serve(listener, app).with_graceful_shutdown(ended);
     let mut server = std::pin::pin!(std::future::IntoFuture::into_future(server));
 

@@ -1,17 +1,21 @@
-//! A bound on how many clients are connected at once.
+//! A bound on how many clients are connected at once, and on how long they may be silent.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
 
 use crate::metrics::{Counted, Metrics};
+
+const IDLE_MAX: Duration = Duration::from_secs(120);
 
 /// A listener that has at most so many clients connected; further ones wait to be accepted, in the
 /// kernel's queue.
@@ -31,12 +35,16 @@ pub struct Bounded {
     listener: TcpListener,
     free: Arc<Semaphore>,
     metrics: Metrics,
+    idle_max: Duration,
 }
 
 /// A connection of a [`Bounded`] listener: one place, until it is dropped.
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
+    /// Over when nothing was read or written for so long.
+    silence: Pin<Box<Sleep>>,
+    idle_max: Duration,
     _place: OwnedSemaphorePermit,
     _counted: Counted,
 }
@@ -50,7 +58,16 @@ impl Bounded {
             listener,
             free: Arc::new(Semaphore::new(places)),
             metrics: Metrics::default(),
+            idle_max: IDLE_MAX,
         }
+    }
+
+    /// Cuts off clients with whom nothing was exchanged for so long, two minutes by default: longer than a
+    /// long-poll waits, and than server-sent events are silent.
+    #[must_use]
+    pub fn idle_max(mut self, idle_max: Duration) -> Self {
+        self.idle_max = idle_max;
+        self
     }
 
     /// Counts connections in `metrics`.
@@ -76,6 +93,8 @@ impl Listener for Bounded {
         }
         let connection = Connection {
             stream,
+            silence: Box::pin(tokio::time::sleep(self.idle_max)),
+            idle_max: self.idle_max,
             _place: place,
             _counted: self.metrics.connected(),
         };
@@ -87,13 +106,32 @@ impl Listener for Bounded {
     }
 }
 
+impl Connection {
+    /// Looks whether the client was silent for too long, after a poll that came to `polled`.
+    fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.silence.as_mut().reset(Instant::now() + self.idle_max);
+            return polled;
+        }
+        self.silence
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.watch(cx, polled)
     }
 }
 
@@ -103,7 +141,8 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.watch(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -111,7 +150,8 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        self.watch(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {

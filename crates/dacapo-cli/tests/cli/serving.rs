@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, Read};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
@@ -437,6 +437,26 @@ fn a_full_disk_refuses_appends_and_they_go_on_once_there_is_space() {
         server.ask("GET", path, &[], "").body.len(),
         (stored + 1) * body.len()
     );
+}
+
+#[test]
+fn a_client_that_says_nothing_does_not_keep_its_place() {
+    let dir = tempdir().unwrap();
+    let options = [
+        "--long-poll-timeout",
+        "10ms",
+        "--idle-timeout",
+        "20ms",
+        "--connections-max",
+        "1",
+    ];
+    let server = Server::start(dir.path(), &options);
+    let mut silent = TcpStream::connect(server.address()).unwrap();
+
+    // There is no other place than that of the first one.
+    assert_eq!(server.ask("PUT", "/v1/stream/a", &[TEXT], "").status, 201);
+
+    assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
 }
 
 #[test]

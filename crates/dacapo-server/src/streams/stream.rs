@@ -1,6 +1,7 @@
 //! One stream: its state in memory, read from its control topic, and the atomic batches that change it.
 
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,7 @@ pub(crate) struct Stream {
     pub(crate) data: Topic,
     pub(crate) control: Topic,
     slot: Mutex<Slot>,
+    is_read: AtomicBool,
     /// Asked for since the last look at which streams are idle.
     pub(crate) is_used: AtomicBool,
 }
@@ -83,6 +85,7 @@ impl Stream {
             data,
             control,
             slot: Mutex::new(Slot::Unread),
+            is_read: AtomicBool::new(false),
             is_used: AtomicBool::new(true),
         }
     }
@@ -92,8 +95,9 @@ impl Stream {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether [`load`](Self::load) has nothing to do. Does not wait for somebody who is at it.
     pub(crate) fn is_read(&self) -> bool {
-        !matches!(*self.lock(), Slot::Unread)
+        self.is_read.load(Acquire)
     }
 
     /// Reads what the log says of it, where that was not done yet. Waits for the disk.
@@ -104,6 +108,7 @@ impl Stream {
                 Some(present) => Slot::Present(Box::new(present)),
                 None => Slot::Absent,
             };
+            self.is_read.store(true, Release);
         }
         Ok(slot)
     }
