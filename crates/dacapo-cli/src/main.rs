@@ -29,6 +29,7 @@ mod producer;
 mod prune;
 mod repair;
 mod selection;
+mod serve;
 mod stat;
 mod tail;
 mod topic_field;
@@ -62,7 +63,8 @@ Examples:
   dacapo repair log new-log          Copy what is sound of a damaged log into a new one
   dacapo prune log --max-age 7d      Drop what is older than a week
   dacapo compact log                 Give back the space of deleted topics
-  dacapo backup log copy             Make a backup while it is written, or bring it up to date";
+  dacapo backup log copy             Make a backup while it is written, or bring it up to date
+  dacapo serve log                   Serve it to clients over HTTP";
 
 /// A replay log on disk: every record is kept, in order, and any reader can start from the first.
 ///
@@ -95,6 +97,7 @@ enum Command {
     Prune(prune::Args),
     Compact(compact::Args),
     Backup(backup::Args),
+    Serve(serve::Args),
     Demo(demo::Args),
     Completions(CompletionsArgs),
 }
@@ -125,6 +128,7 @@ fn main() -> ExitCode {
         Command::Prune(args) => prune::run(&args),
         Command::Compact(args) => compact::run(&args),
         Command::Backup(args) => backup::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions(&args),
     });

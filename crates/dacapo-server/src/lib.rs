@@ -31,11 +31,21 @@
 //!   where a client goes on, and [`sse::channel`] sends by hand.
 //! - [`realtime`]: one numbered sequence of events for many clients, each with a filter, over SSE and
 //!   WebSocket.
+//! - [`streams`]: the Durable Streams protocol, by which the topics of a log are appended to and read
+//!   over HTTP.
 //! - [`resume`]: what clients say about where they go on.
+//! - [`auth`]: tokens, and what they allow.
+//! - [`connections`]: a bound on how many clients are connected at once.
+//! - [`metrics`]: what a server has done, for Prometheus.
 
+pub mod auth;
+pub mod connections;
+pub mod metrics;
+mod problem;
 pub mod realtime;
 pub mod resume;
 pub mod sse;
+pub mod streams;
 
 pub use sse::{Event, LastEventId, Sse, SseConfig};
 

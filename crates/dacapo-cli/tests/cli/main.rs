@@ -14,6 +14,8 @@ mod producing;
 mod pruning;
 mod repairing;
 mod round_trip;
+mod server;
+mod serving;
 mod signals;
 mod since;
 mod tailing;
