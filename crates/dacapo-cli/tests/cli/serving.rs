@@ -361,6 +361,7 @@ fn what_is_refused_is_said_in_a_problem_document() {
     let large = "x".repeat(1025);
     for (method, headers, body, status) in [
         ("GET", &[] as &[_], "", 404),
+        ("PATCH", &[], "", 405),
         ("PUT", &[("stream-ttl", "1e3")], "", 400),
         ("PUT", &[TEXT], large.as_str(), 413),
         ("PUT", &[("stream-forked-from", "/v1/stream/b")], "", 404),

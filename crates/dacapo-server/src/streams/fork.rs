@@ -165,3 +165,53 @@ fn within(
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(topic: &str, from: u64, to: u64, last_bytes: Option<u64>) -> Part {
+        Part {
+            topic: topic.to_owned(),
+            from,
+            to,
+            last_bytes,
+        }
+    }
+
+    #[test]
+    fn a_fork_of_a_fork_is_cut_where_it_begins_and_keeps_the_cuts_before() {
+        let all = [part("a", 1, 5, Some(3)), part("b", 7, 9, None)];
+        assert_eq!(
+            before(&all, Offset::new(8)),
+            [all[0].clone(), part("b", 7, 8, None)]
+        );
+        assert_eq!(before(&all, Offset::new(7)), all[..1]);
+        // What is before the last record is whole.
+        assert_eq!(before(&all, Offset::new(4)), [part("a", 1, 4, None)]);
+        assert!(before(&all, Offset::ZERO).is_empty());
+    }
+
+    #[test]
+    fn a_place_within_the_data_is_found_by_bytes_or_by_messages() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path()).unwrap();
+        let topic = Topic::new("a").unwrap();
+        log.append_batch_to([(&topic, "hello"), (&topic, "world")])
+            .unwrap();
+        let all = [part("a", 0, 2, Some(2))];
+        let find = |offset, sub_offset, is_json| {
+            within(&log, &all, Offset::new(offset), sub_offset, is_json).unwrap()
+        };
+        assert_eq!(find(0, 3, false), Some((Offset::new(1), Some(3))));
+        assert_eq!(find(0, 6, false), None, "no more than the next record");
+        assert_eq!(find(1, 2, false), Some((Offset::new(2), Some(2))));
+        assert_eq!(
+            find(1, 3, false),
+            None,
+            "of the last record, two bytes are there"
+        );
+        assert_eq!(find(0, 2, true), Some((Offset::new(2), None)));
+        assert_eq!(find(0, 3, true), None);
+    }
+}

@@ -13,8 +13,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, RETRY_AFTER,
+};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use axum::{Router, middleware};
@@ -43,6 +45,7 @@ mod state;
 mod stream;
 
 use crate::metrics::Metrics;
+use crate::problem::Problem;
 use registry::Registry;
 use service::Service;
 
@@ -152,7 +155,7 @@ impl Streams {
             .post(append::post)
             .delete(delete::delete);
         let router = Router::new()
-            .route("/v1/stream/{*name}", methods)
+            .route("/v1/stream/{*name}", methods.fallback(not_allowed))
             .layer(DefaultBodyLimit::max(config.body_bytes_max))
             .with_state(Arc::clone(&self.service));
         let router = match config.cors {
@@ -180,6 +183,12 @@ impl Streams {
 pub(crate) fn name_of(path: &str) -> Option<String> {
     let name = percent_decode_str(path.strip_prefix(ROOT)?);
     name.decode_utf8().ok().map(Cow::into_owned)
+}
+
+async fn not_allowed() -> Problem {
+    let detail = "a stream knows GET, HEAD, PUT, POST and DELETE";
+    let methods = HeaderValue::from_static("GET, HEAD, PUT, POST, DELETE");
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail).with(ALLOW, methods)
 }
 
 /// Counts errors, keeps browsers from guessing what a stream holds, and lets other sites' pages load it.
