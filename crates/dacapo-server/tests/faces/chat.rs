@@ -1,6 +1,6 @@
 //! The example `chat`, as a process that is killed.
 
-#[path = "../../examples/chat.rs"]
+#[path = "../../examples/web_chat.rs"]
 #[expect(dead_code, reason = "its `main` is another one's")]
 mod example;
 

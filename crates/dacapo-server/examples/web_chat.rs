@@ -4,7 +4,7 @@
 //! themselves, and miss nothing. A new window shows the whole story.
 //!
 //! ```text
-//! cargo run -p dacapo-server --example chat -- rooms   # then http://127.0.0.1:3000/lobby
+//! cargo run -p dacapo-server --example web_chat -- rooms   # then http://127.0.0.1:3000/lobby
 //! ```
 
 use std::error::Error;
@@ -75,5 +75,5 @@ fn bad_request(error: impl Error) -> (StatusCode, String) {
 }
 
 async fn page() -> Html<&'static str> {
-    Html(include_str!("chat.html"))
+    Html(include_str!("web_chat.html"))
 }
