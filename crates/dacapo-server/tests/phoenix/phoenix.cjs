@@ -1,4 +1,33 @@
 // Clients of the npm package `phoenix`, told what to do by lines of JSON, and telling what they see.
+
+// Version 1.7 takes what browsers have, and node has not.
+if (process.env.PACKAGE === "phoenix17") {
+  globalThis.self = globalThis;
+  globalThis.XMLHttpRequest = class {
+    headers = {};
+    aborter = new AbortController();
+    open(method, url) {
+      Object.assign(this, { method, url });
+    }
+    setRequestHeader(name, value) {
+      this.headers[name] = value;
+    }
+    abort() {
+      this.aborter.abort();
+    }
+    send(body) {
+      const { method, headers } = this;
+      fetch(this.url, { method, headers, body: body ?? undefined, signal: this.aborter.signal })
+        .then(async (response) => [response.status, await response.text()])
+        .catch(() => [0, ""])
+        .then(([status, responseText]) => {
+          Object.assign(this, { status, responseText, readyState: 4 });
+          if (!this.aborter.signal.aborted) this.onreadystatechange();
+        });
+    }
+  };
+}
+
 const { Socket, Presence, LongPoll } = require(process.env.PACKAGE);
 const { WebSocket } = require("ws");
 
