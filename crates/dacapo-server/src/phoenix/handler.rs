@@ -1,6 +1,7 @@
 //! What an application writes: who may connect, and what its channels do.
 
 use std::error::Error;
+use std::fmt;
 use std::future::{Future, ready};
 
 use axum::http::HeaderMap;
@@ -61,7 +62,7 @@ impl SocketHandler for Anybody {
 }
 
 /// What a client connects with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Connect {
     pub(super) params: Vec<(String, String)>,
     pub(super) headers: HeaderMap,
@@ -87,6 +88,16 @@ impl Connect {
     #[must_use]
     pub fn auth_token(&self) -> Option<&str> {
         self.auth_token.as_deref()
+    }
+}
+
+/// Without what may be secret: tokens, cookies and the values of parameters.
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let params: Vec<_> = self.params.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Connect")
+            .field("params", &params)
+            .finish_non_exhaustive()
     }
 }
 

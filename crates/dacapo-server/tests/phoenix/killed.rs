@@ -122,3 +122,31 @@ async fn a_client_comes_back_by_itself_and_gets_exactly_what_it_has_missed() {
         }
     }
 }
+
+#[tokio::test]
+async fn who_was_present_is_present_again_after_a_restart_and_once() {
+    for way in ways() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut victim = Victim::start(dir.path(), "127.0.0.1:0").await;
+        let Some(mut node) = Node::start(way.package, victim.address) else {
+            return;
+        };
+        for (socket, user) in [("one", "ann"), ("two", "bob"), ("three", "bob")] {
+            let options = json!({"params": {"user": user}});
+            node.connect(socket, way, options).await;
+        }
+        for socket in ["one", "two", "three"] {
+            let lobby = json!({"do": "join", "socket": socket, "channel": socket, "topic": "lobby", "presence": true});
+            node.tell(lobby).await;
+        }
+        let both = json!([["ann", 1, null], ["bob", 2, null]]);
+        node.until("one", "present", &both).await;
+        let address = victim.kill().await;
+        victim = Victim::start(dir.path(), &address).await;
+        // Not of what it knew before.
+        while node.next().await["event"] != "phx_error" {}
+        node.until("one", "join ok", &json!({})).await;
+        node.until("one", "present", &both).await;
+        drop(victim);
+    }
+}

@@ -105,6 +105,12 @@ impl Node {
         serde_json::from_str(&line.expect("it goes on")).unwrap()
     }
 
+    /// Passes over what is seen until `of` sees this.
+    pub(crate) async fn until(&mut self, of: &str, event: &str, payload: &Value) {
+        let awaited = json!({"of": of, "event": event, "payload": payload});
+        while self.next().await != awaited {}
+    }
+
     /// The next that is seen by `of`: it must be this event. What it carries.
     #[track_caller]
     pub(crate) fn sees(&mut self, of: &str, event: &str) -> impl Future<Output = Value> {

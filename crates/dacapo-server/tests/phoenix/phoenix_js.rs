@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dacapo_log::Log;
 use dacapo_server::phoenix::Limits;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::client::Server;
 use crate::npm::{Node, Way, ways};
@@ -189,32 +189,23 @@ async fn presence_knows_users_and_their_tabs_until_they_die_without_a_word() {
         let lobby = |socket: &str, channel: &str| {
             json!({"do": "join", "socket": socket, "channel": channel, "topic": "lobby", "presence": true})
         };
-        // What the first of them sees in the end.
-        async fn until(node: &mut Node, there: Value) {
-            loop {
-                let told = node.next().await;
-                if told["of"] == "one" && told["event"] == "present" && told["payload"] == there {
-                    return;
-                }
-            }
-        }
         for (socket, user) in [("s1", "ann"), ("s2", "bob"), ("s3", "bob")] {
             let options = json!({"params": {"user": user}});
             node.tell(json!({"do": "connect", "socket": socket, "transport": way.transport, "vsn": way.vsn, "options": options})).await;
         }
         node.tell(lobby("s1", "one")).await;
-        until(node, json!([["ann", 1, null]])).await;
+        node.until("one", "present", &json!([["ann", 1, null]])).await;
         node.tell(lobby("s2", "two")).await;
-        until(node, json!([["ann", 1, null], ["bob", 1, null]])).await;
+        node.until("one", "present", &json!([["ann", 1, null], ["bob", 1, null]])).await;
         node.tell(lobby("s3", "three")).await;
-        until(node, json!([["ann", 1, null], ["bob", 2, null]])).await;
+        node.until("one", "present", &json!([["ann", 1, null], ["bob", 2, null]])).await;
         node.push("one", "mood", json!({"mood": "fine"})).await;
-        until(node, json!([["ann", 1, "fine"], ["bob", 2, null]])).await;
+        node.until("one", "present", &json!([["ann", 1, "fine"], ["bob", 2, null]])).await;
         node.tell(json!({"do": "leave", "channel": "two"})).await;
-        until(node, json!([["ann", 1, "fine"], ["bob", 1, null]])).await;
+        node.until("one", "present", &json!([["ann", 1, "fine"], ["bob", 1, null]])).await;
         if way.transport == "websocket" {
             node.tell(json!({"do": "vanish", "socket": "s3"})).await;
-            until(node, json!([["ann", 1, "fine"]])).await;
+            node.until("one", "present", &json!([["ann", 1, "fine"]])).await;
         }
     })
     .await;
