@@ -85,9 +85,10 @@ impl<S: Send + Sync + 'static, H: ChannelHandler<S>> Route<S> for Routed<S, H> {
     }
 }
 
+/// From the join to the end.
 async fn run<S: Send + Sync + 'static, H: ChannelHandler<S>>(handler: &H, begun: Begun<S>) {
     let Begun {
-        core,
+        mut core,
         socket,
         join,
         reference,
@@ -97,8 +98,11 @@ async fn run<S: Send + Sync + 'static, H: ChannelHandler<S>>(handler: &H, begun:
         channels,
     } = begun;
     let _ended = ended.drop_guard();
-    let mut core = core;
-    let joined = join_log(handler, &socket, &join).await;
+    let joined = caught(granted(handler, &socket, &join)).await;
+    let joined = joined.unwrap_or_else(|panic| {
+        tracing::error!(topic = join.topic, %panic, "a join has crashed");
+        Err(Payload::from(json!({"reason": "join crashed"})))
+    });
     let (joined, log) = match joined {
         Ok(joined) => joined,
         Err(response) => {
@@ -139,9 +143,11 @@ async fn run<S: Send + Sync + 'static, H: ChannelHandler<S>>(handler: &H, begun:
     refuse_rest(&mut channel.core, &mut mailbox).await;
 }
 
+/// A join that is granted, and where it begins in the log of a durable topic.
 type WithLog<A> = (Joined<A>, Option<(Durable, Tail)>);
 
-async fn join_log<S: Send + Sync + 'static, H: ChannelHandler<S>>(
+/// Asks the handler, and what is in the log for the client; or with what it is refused.
+async fn granted<S: Send + Sync + 'static, H: ChannelHandler<S>>(
     handler: &H,
     socket: &S,
     join: &Join,
@@ -150,14 +156,10 @@ async fn join_log<S: Send + Sync + 'static, H: ChannelHandler<S>>(
     let durable = handler.durable(&join.topic);
     // Before the handler looks: what is broadcast while it does is not missed.
     let log = open_log(durable, join, None).map_err(reason)?;
-    let joined = match caught(handler.join(socket, join)).await {
-        Ok(Ok(joined)) => joined,
-        Ok(Err(refused)) => return Err(refused.0),
-        Err(panic) => {
-            tracing::error!(topic = join.topic, %panic, "a join has crashed");
-            return Err(reason("join crashed".to_owned()));
-        }
-    };
+    let joined = handler
+        .join(socket, join)
+        .await
+        .map_err(|refused| refused.0)?;
     let log = match joined.start {
         Some(start) => open_log(durable, join, Some(start)).map_err(reason)?,
         None => log,
@@ -188,6 +190,7 @@ fn open_log(
     Ok(Some((durable.clone(), tail)))
 }
 
+/// Does what comes, until the channel comes to its end.
 async fn live<S: Send + Sync + 'static, H: ChannelHandler<S>>(
     handler: &H,
     channel: &mut Channel<S, H::Assigns>,

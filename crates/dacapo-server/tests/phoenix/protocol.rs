@@ -92,7 +92,7 @@ async fn a_broadcast_to_the_others_does_not_reach_its_sender() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_handler_sends_arrives_in_the_order_in_which_it_was_sent() {
     let world = World::new().await;
     for topic in ["rooms:a", "kept:a", "safe:a"] {
