@@ -45,7 +45,6 @@ const does = {
     const all = {
       transport: transport === "longpoll" ? LongPoll : WebSocket,
       vsn,
-      heartbeatIntervalMs: 1000,
       reconnectAfterMs: () => 10,
       rejoinAfterMs: () => 10,
       ...options,
