@@ -9,6 +9,9 @@ mod connect;
 mod durable;
 mod error;
 mod feed;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handler;
 mod hub;
 mod limits;

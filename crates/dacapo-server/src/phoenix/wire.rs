@@ -740,7 +740,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_bytes_come_they_are_a_message_or_malformed() {
+    fn whatever_bytes_come_they_are_a_message_that_can_be_answered_or_malformed() {
         let texts = [
             r#"["6","10","room","ping",{"a":[1,"x"]}]"#,
             r#"{"topic":"room","event":"ping","payload":{"a":1},"ref":"10","join_ref":"6"}"#,
@@ -763,6 +763,7 @@ mod tests {
                     _ => bytes.truncate(at + 1),
                 }
             }
+            crate::phoenix::fuzzing::frames(&bytes);
             for serializer in BOTH {
                 let decoded = decode_binary(serializer, &Bytes::from(bytes.clone()));
                 messages += usize::from(decoded.is_ok());
