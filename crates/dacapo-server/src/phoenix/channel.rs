@@ -23,7 +23,7 @@ pub struct Channel<S, A> {
     /// What is known in this channel.
     pub assigns: A,
     pub(super) socket: Arc<S>,
-    pub(super) core: Core,
+    pub(super) core: Box<Core>,
 }
 
 impl<S, A> Channel<S, A> {

@@ -1,7 +1,15 @@
 //! The channels of Phoenix, which remember: phoenix.js works unchanged, and a client that was away gets
 //! exactly what it has missed.
 //!
-//! The protocol with a transcript is in `docs/protocols/phoenix.md`.
+//! - [`Phoenix`] puts it together: who may connect ([`SocketHandler`]), what the channels of each pattern
+//!   of topics do ([`ChannelHandler`], [`Channel`]), and the routes for axum.
+//! - [`Durable`]: topics whose broadcasts are records of a log. A client that joins with `last_seen_id`
+//!   gets what it has missed, and then what comes, in one order.
+//! - [`ChannelBroadcaster`] broadcasts from anywhere in the program, and listens to all broadcasts.
+//! - [`RecordChannels`]: the topics of a log as channels, without a handler of one's own.
+//! - [`Limits`]: how much of anything a client may have.
+//!
+//! What goes over the wire, with transcripts, is in `docs/protocols/phoenix.md`.
 
 mod broadcaster;
 mod channel;

@@ -110,7 +110,7 @@ impl<S: Send + Sync + 'static> Session<S> {
             Some(mailbox) => {
                 let asked = match message.event.as_str() {
                     LEAVE => Ask::Leave(message.reference.clone()),
-                    _ => Ask::Message(message.clone()),
+                    _ => Ask::Message(Box::new(message.clone())),
                 };
                 match mailbox.send(asked).await {
                     Ok(()) => return,
@@ -169,14 +169,14 @@ impl<S: Send + Sync + 'static> Session<S> {
             .hub
             .topics
             .join(&message.topic, limits.broadcasts);
-        let core = Core::new(
+        let core = Box::new(Core::new(
             &self.shared.hub,
             Arc::clone(&topic),
             matched.to_owned(),
             join_ref.clone(),
             self.serializer,
             self.out.clone(),
-        );
+        ));
         let (mailbox, asked) = mpsc::channel(limits.pushes.max(1));
         let (stop, stopped) = watch::channel(None);
         let ended = CancellationToken::new();

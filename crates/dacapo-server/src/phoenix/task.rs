@@ -46,7 +46,7 @@ impl<S, H> Routed<S, H> {
 
 /// A channel that is about to be joined.
 pub(super) struct Begun<S> {
-    pub(super) core: Core,
+    pub(super) core: Box<Core>,
     pub(super) socket: Arc<S>,
     pub(super) join: Join,
     pub(super) reference: Option<String>,
@@ -60,7 +60,8 @@ pub(super) struct Begun<S> {
 /// What a client asks of a channel.
 #[derive(Debug)]
 pub(super) enum Ask {
-    Message(Message),
+    /// On the heap, because a channel has room for many of them from its beginning.
+    Message(Box<Message>),
     /// To leave; with the reference of that.
     Leave(Option<String>),
 }
@@ -85,7 +86,8 @@ impl<S: Send + Sync + 'static, H: ChannelHandler<S>> Route<S> for Routed<S, H> {
     }
 }
 
-/// From the join to the end.
+/// From the join to the end. What a channel does only once is on the heap meanwhile, so that one that
+/// waits is small.
 async fn run<S: Send + Sync + 'static, H: ChannelHandler<S>>(handler: &H, begun: Begun<S>) {
     let Begun {
         mut core,
@@ -98,7 +100,7 @@ async fn run<S: Send + Sync + 'static, H: ChannelHandler<S>>(handler: &H, begun:
         channels,
     } = begun;
     let _ended = ended.drop_guard();
-    let joined = caught(granted(handler, &socket, &join)).await;
+    let joined = caught(Box::pin(granted(handler, &socket, &join))).await;
     let joined = joined.unwrap_or_else(|panic| {
         tracing::error!(topic = join.topic, %panic, "a join has crashed");
         Err(Payload::from(json!({"reason": "join crashed"})))
@@ -139,7 +141,7 @@ async fn run<S: Send + Sync + 'static, H: ChannelHandler<S>>(handler: &H, begun:
         }
     };
     remove(&channels, &channel.core);
-    finish(handler, &mut channel, end).await;
+    Box::pin(finish(handler, &mut channel, end)).await;
     refuse_rest(&mut channel.core, &mut mailbox).await;
 }
 
@@ -224,7 +226,7 @@ async fn live<S: Send + Sync + 'static, H: ChannelHandler<S>>(
             asked = mailbox.recv() => match asked {
                 Some(Ask::Message(message)) => {
                     let reference = message.reference.clone();
-                    let Reply(reply) = handler.message(channel, message).await?;
+                    let Reply(reply) = handler.message(channel, *message).await?;
                     if let Some((status, response)) = reply {
                         channel.core.reply(reference.as_deref(), status, &response).await;
                     }

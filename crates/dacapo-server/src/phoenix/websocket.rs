@@ -20,8 +20,12 @@ use super::wire::{self, Frame, close};
 /// How many frames are written before the socket is flushed.
 const FRAMES_IN_A_ROW: usize = 64;
 
-/// The buffers of a socket, which it has while it is idle too.
-const BUFFER_BYTES: usize = 4 << 10;
+/// What a socket reads at once. It has this buffer while it is idle too, where the default of 128 KiB
+/// would be all that it costs.
+const READ_BYTES: usize = 1 << 10;
+
+/// What piles up before it is written.
+const WRITE_BYTES: usize = 4 << 10;
 
 pub(super) async fn serve<S: Send + Sync + 'static>(
     State(shared): State<Arc<Shared<S>>>,
@@ -37,8 +41,8 @@ pub(super) async fn serve<S: Send + Sync + 'static>(
     let bytes = shared.hub.limits.message_bytes;
     let upgrade = upgrade
         .protocols([SUBPROTOCOL])
-        .read_buffer_size(BUFFER_BYTES)
-        .write_buffer_size(BUFFER_BYTES)
+        .read_buffer_size(READ_BYTES)
+        .write_buffer_size(WRITE_BYTES)
         .max_message_size(bytes)
         .max_frame_size(bytes);
     upgrade.on_upgrade(move |socket| {
@@ -110,7 +114,7 @@ async fn write(
     sink: &mut SplitSink<WebSocket, WsMessage>,
     idle: Duration,
 ) {
-    let mut ready = Vec::with_capacity(FRAMES_IN_A_ROW);
+    let mut ready = Vec::new();
     while frames.recv_many(&mut ready, FRAMES_IN_A_ROW).await > 0 {
         for frame in ready.drain(..) {
             let message = match frame {
