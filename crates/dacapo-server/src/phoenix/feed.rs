@@ -159,3 +159,51 @@ impl Feed {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use dacapo_log::{Log, Start};
+
+    use super::*;
+    use crate::phoenix::payload::Payload;
+    use crate::phoenix::topic::{Kind, Topics};
+
+    #[test]
+    fn what_one_sends_to_memory_and_to_the_log_comes_in_the_order_of_its_sending() {
+        const PAIRS: usize = 2_000;
+        let dir = tempfile::tempdir().unwrap();
+        let durable = Durable::new(&Log::open(dir.path()).unwrap());
+        let topic = Arc::<Topics>::default().join("t", PAIRS);
+        let mut feed = Feed::new(topic.listen());
+        let tail = durable.tail(&durable.topic("t").unwrap(), Start::Latest);
+        feed.read(durable.clone(), tail.unwrap());
+        let taken = AtomicUsize::new(0);
+        let mut misplaced = 0;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0..PAIRS {
+                    // Only one who has read all can look between the two.
+                    while taken.load(Ordering::Acquire) < 2 * n {
+                        thread::yield_now();
+                    }
+                    topic.send(Kind::Broadcast { from: None }, "e", Payload::empty());
+                    topic.appended(durable.append("t", "e", &Payload::empty()).unwrap());
+                }
+            });
+            for n in 0..2 * PAIRS {
+                let item = loop {
+                    match feed.try_take().unwrap() {
+                        Some(item) => break item,
+                        None => thread::yield_now(),
+                    }
+                };
+                misplaced += usize::from(matches!(item, Item::Local(_)) != (n % 2 == 0));
+                taken.store(n + 1, Ordering::Release);
+            }
+        });
+        assert_eq!(misplaced, 0);
+    }
+}
