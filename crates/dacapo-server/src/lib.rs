@@ -33,6 +33,7 @@
 //!   WebSocket.
 //! - [`streams`]: the Durable Streams protocol, by which the topics of a log are appended to and read
 //!   over HTTP.
+//! - [`phoenix`]: Phoenix channels, which phoenix.js speaks, and which remember.
 //! - [`resume`]: what clients say about where they go on.
 //! - [`auth`]: tokens, and what they allow.
 //! - [`connections`]: a bound on how many clients are connected at once.
@@ -41,6 +42,7 @@
 pub mod auth;
 pub mod connections;
 pub mod metrics;
+pub mod phoenix;
 mod problem;
 pub mod realtime;
 pub mod resume;
