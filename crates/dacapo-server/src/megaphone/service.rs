@@ -1,0 +1,232 @@
+//! What all requests share: the channels that there are, and how one begins and ends.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dacapo_log::{AppendError, Log, Offset, ReadError, Start};
+use tokio::time::Instant;
+
+use super::address::{Address, ChannelId, Role};
+use super::channel::{self, Channel, Ended};
+use super::config::MegaphoneConfig;
+use super::failure::{Code, Failure};
+use super::keys::Keys;
+use super::metrics::Metrics;
+use super::rate::Rate;
+use super::stored::{self, ChannelRecord, Ending, control_topic};
+
+pub(crate) struct Service {
+    pub(crate) log: Log,
+    pub(crate) config: MegaphoneConfig,
+    pub(crate) keys: Keys,
+    pub(crate) metrics: Metrics,
+    creates: Option<Rate>,
+    /// All that there are, in the order of their names. What is not here is not in the log.
+    channels: Mutex<BTreeMap<ChannelId, Arc<Channel>>>,
+}
+
+/// A channel that was just created, as its creator gets to know it.
+pub(crate) struct Created {
+    pub(crate) producer_address: String,
+    pub(crate) consumer_address: String,
+}
+
+/// The log holds something else where a channel's records should be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A record is none of a channel.
+    #[error(
+        "record {offset} of topic {topic} is no channel's: {source}; topics that begin with `__mp/` are for this server only"
+    )]
+    Foreign {
+        /// The record.
+        offset: Offset,
+        /// Its topic.
+        topic: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A topic is named as no channel is.
+    #[error(
+        "record {offset} is of topic {topic}, which is no channel's; topics that begin with `__mp/` are for this server only"
+    )]
+    Name {
+        /// The record.
+        offset: Offset,
+        /// Its topic.
+        topic: String,
+    },
+    /// A record about a channel that has ended cannot be appended.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+impl Service {
+    pub(crate) fn load(log: Log, config: MegaphoneConfig, keys: Keys) -> Result<Self, LoadError> {
+        let channels = load_channels(&log)?;
+        Ok(Self {
+            creates: config.creates_per_second.map(Rate::new),
+            metrics: Metrics::new(),
+            channels: Mutex::new(channels),
+            log,
+            config,
+            keys,
+        })
+    }
+
+    fn channels(&self) -> MutexGuard<'_, BTreeMap<ChannelId, Arc<Channel>>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Creates a channel. It survives a power cut when this returns.
+    pub(crate) async fn create(&self) -> Result<Created, Failure> {
+        if self.creates.as_ref().is_some_and(|rate| !rate.allows()) {
+            let message = "too many channels are being created; try again in a second";
+            return Err(Failure::new(Code::TooManyRequests, message));
+        }
+        let id = ChannelId::random().map_err(|error| Failure::internal(&error))?;
+        let agent = &self.config.agent;
+        let signer = self.keys.signer();
+        let begin = self.log.next_offset().get();
+        let record = ChannelRecord {
+            agent: agent.clone(),
+            key: signer.tag().0,
+            created_micros: now_micros(),
+            begin,
+            confirmed: begin,
+            ending: None,
+        };
+        let bytes = stored::to_bytes(&record);
+        let offset = {
+            let mut channels = self.channels();
+            if channels.len() >= self.config.channels_max {
+                let message = "there are as many channels as this server takes; try again later";
+                return Err(Failure::new(Code::TooManyChannels, message));
+            }
+            let offset = self.log.append_to(&control_topic(id), &bytes)?;
+            // Before it is durable: whoever created it may be gone by then, and it has to expire.
+            channels.insert(id, Arc::new(Channel::new(id, record, Some(0))));
+            offset
+        };
+        self.metrics.channel_created.inc();
+        self.log.durable(offset).await?;
+        let sealed = |role| Address { role, id }.sealed(agent, signer);
+        Ok(Created {
+            producer_address: sealed(Role::Producer),
+            consumer_address: sealed(Role::Consumer),
+        })
+    }
+
+    /// The address that a text is, and its channel.
+    pub(crate) fn find(&self, text: &str) -> Result<(Role, Arc<Channel>), Failure> {
+        let address = Address::open(text, &self.keys)?;
+        let found = self.channels().get(&address.id).map(Arc::clone);
+        Ok((address.role, found.ok_or_else(Failure::no_such_channel)?))
+    }
+
+    /// The channel whose consumer has this address.
+    pub(crate) fn find_consumer(&self, text: &str) -> Result<Arc<Channel>, Failure> {
+        match self.find(text)? {
+            (Role::Consumer, channel) => Ok(channel),
+            (Role::Producer, _) => Err(Failure::bad_request(
+                "this is the address of a producer; its consumer has another",
+            )),
+        }
+    }
+
+    /// Some of the channels, in the order of their names.
+    pub(crate) fn list(&self, skip: usize, limit: usize) -> Vec<Arc<Channel>> {
+        let channels = self.channels();
+        channels
+            .values()
+            .skip(skip)
+            .take(limit)
+            .map(Arc::clone)
+            .collect()
+    }
+
+    /// Those that have expired by now.
+    pub(crate) fn expired(&self, expire_after: Duration) -> Vec<Arc<Channel>> {
+        let channels = self.channels();
+        let expired = channels
+            .values()
+            .filter(|channel| channel.is_expired(expire_after));
+        expired.map(Arc::clone).collect()
+    }
+
+    /// Ends a channel, unless it has ended, or is wanted again, and returns what to wait for. May wait
+    /// for the disk.
+    pub(crate) fn end(
+        &self,
+        channel: &Channel,
+        ending: Ending,
+    ) -> Result<Option<Offset>, AppendError> {
+        let webhooks = (!self.config.webhooks.is_empty()).then_some(&self.keys);
+        let expire_after = self.config.expire_after.unwrap_or(Duration::MAX);
+        let ended = channel.end(&self.log, ending, expire_after, webhooks)?;
+        let Some(Ended {
+            offset,
+            unread,
+            created_micros,
+        }) = ended
+        else {
+            return Ok(None);
+        };
+        self.channels().remove(&channel.id);
+        let lived = Duration::from_micros(now_micros().saturating_sub(created_micros));
+        self.metrics.channel_disposed.inc();
+        self.metrics.channel_duration.observe(lived.as_secs_f64());
+        self.metrics.messages_lost.inc_by(unread);
+        Ok(Some(offset))
+    }
+}
+
+/// The channels that are in the log, by the newest record of each.
+fn load_channels(log: &Log) -> Result<BTreeMap<ChannelId, Arc<Channel>>, LoadError> {
+    let mut records: BTreeMap<ChannelId, ChannelRecord> = BTreeMap::new();
+    for record in log.replay(Start::Oldest).prefix(stored::CONTROL_PREFIX) {
+        let record = record?;
+        let (offset, topic) = (record.offset(), record.topic());
+        let id = stored::channel_of(topic).ok_or_else(|| LoadError::Name {
+            offset,
+            topic: topic.to_owned(),
+        })?;
+        if record.is_deletion() {
+            records.remove(&id);
+            continue;
+        }
+        let parsed = serde_json::from_slice(record.payload());
+        let parsed = parsed.map_err(|source| LoadError::Foreign {
+            offset,
+            topic: topic.to_owned(),
+            source,
+        })?;
+        records.insert(id, parsed);
+    }
+    // Killed between saying that it has ended and removing its records.
+    for (&id, _) in records.iter().filter(|(_, record)| record.ending.is_some()) {
+        channel::forget(id, log);
+    }
+    records.retain(|_, record| record.ending.is_none());
+    let channels = records.into_iter();
+    Ok(channels
+        .map(|(id, record)| (id, Arc::new(Channel::new(id, record, None))))
+        .collect())
+}
+
+/// The moment when so much time has passed.
+pub(crate) fn moment_in(duration: Duration) -> Instant {
+    const YEARS: Duration = Duration::from_secs(30 * 365 * 86400);
+    // No clock of ours reaches further.
+    Instant::now() + duration.min(YEARS)
+}
+
+pub(crate) fn now_micros() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
+}
