@@ -28,6 +28,8 @@ struct Live {
     record: ChannelRecord,
     /// Whether the log has the record as it is.
     is_stored: bool,
+    /// Where the log has it, or an older one.
+    stored_at: Offset,
     /// The messages before this were handed to a reader.
     taken: Offset,
     /// How many there are behind; `None` until somebody needs to know.
@@ -57,13 +59,20 @@ pub(crate) struct Ended {
 }
 
 impl Channel {
-    pub(crate) fn new(id: ChannelId, record: ChannelRecord, unread: Option<u64>) -> Self {
+    /// One whose record the log has at `stored_at`.
+    pub(crate) fn new(
+        id: ChannelId,
+        record: ChannelRecord,
+        stored_at: Offset,
+        unread: Option<u64>,
+    ) -> Self {
         Self {
             id,
             live: Mutex::new(Live {
                 taken: record.confirmed(),
                 record,
                 is_stored: true,
+                stored_at,
                 unread,
                 is_read: false,
                 read_at: Instant::now(),
@@ -167,6 +176,14 @@ impl Channel {
         self.moved.notify_one();
     }
 
+    /// The messages before `next` that the reader has not got are gone: nobody waits for them any more.
+    pub(crate) fn pass(&self, next: Offset) {
+        let mut live = self.lock();
+        live.taken = live.taken.max(next);
+        live.unread = None;
+        self.moved.notify_one();
+    }
+
     /// Ends a read, which has delivered all messages before `delivered`; `None` where it broke off, or
     /// says itself what it has got. What is not confirmed is read again.
     pub(crate) fn end_read(&self, log: &Log, delivered: Option<Offset>) {
@@ -252,6 +269,16 @@ impl Channel {
         }))
     }
 
+    /// Stores its record again where that lies before `offset`, and returns what to wait for.
+    pub(crate) fn keep(&self, log: &Log, offset: Offset) -> Result<Option<Offset>, AppendError> {
+        let mut live = self.lock();
+        if live.stored_at >= offset {
+            return Ok(None);
+        }
+        live.is_stored = false;
+        live.store(self.id, log)
+    }
+
     /// Whether nobody has read it for so long.
     pub(crate) fn is_expired(&self, expire_after: Duration) -> bool {
         let live = self.lock();
@@ -317,7 +344,7 @@ impl Live {
         }
         let record = stored::to_bytes(&self.record);
         let offset = log.append_to(&control_topic(id), &record)?;
-        self.is_stored = true;
+        (self.is_stored, self.stored_at) = (true, offset);
         Ok(Some(offset))
     }
 }

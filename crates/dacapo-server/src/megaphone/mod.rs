@@ -117,14 +117,8 @@ pub fn router(log: Log, config: MegaphoneConfig) -> Result<Router, MegaphoneErro
     for teller in tellers {
         tokio::spawn(teller.run(Arc::downgrade(&service)));
     }
-    if let Some(expire_after) = service.config.expire_after {
-        let interval = service.config.sweep_interval;
-        tokio::spawn(sweep::sweep(
-            Arc::downgrade(&service),
-            interval,
-            expire_after,
-        ));
-    }
+    let interval = service.config.sweep_interval;
+    tokio::spawn(sweep::sweep(Arc::downgrade(&service), interval));
     Ok(routes(service))
 }
 

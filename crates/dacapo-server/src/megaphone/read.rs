@@ -141,6 +141,7 @@ impl Stream for Reading {
                 Some(Err(error @ (ReadError::Pruned { .. } | ReadError::Lost { .. }))) => {
                     let channel = reading.guard.channel.id;
                     tracing::warn!(%channel, %error, "messages are gone before they were read");
+                    reading.pass();
                 }
                 Some(Err(error)) => return Poll::Ready(Some(reading.break_off(error))),
             }
@@ -160,6 +161,13 @@ impl Reading {
             }
             Err(error) => self.break_off(error),
         }
+    }
+
+    /// Goes on behind what is gone.
+    fn pass(&mut self) {
+        let next = self.tailer.next_offset();
+        self.next = self.next.max(next);
+        self.guard.channel.pass(next);
     }
 
     /// Ends it as it should: what was delivered is confirmed when the client asks again, and it asks for

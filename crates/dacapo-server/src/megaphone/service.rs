@@ -110,7 +110,7 @@ impl Service {
             }
             let offset = self.log.append_to(&control_topic(id), &bytes)?;
             // Before it is durable: whoever created it may be gone by then, and it has to expire.
-            channels.insert(id, Arc::new(Channel::new(id, record, Some(0))));
+            channels.insert(id, Arc::new(Channel::new(id, record, offset, Some(0))));
             offset
         };
         self.metrics.channel_created.inc();
@@ -159,6 +159,18 @@ impl Service {
         expired.map(Arc::clone).collect()
     }
 
+    /// Stores the records of channels again that retention would drop before long, and returns what to
+    /// wait for: those in the older half of the log.
+    pub(crate) fn keep_records(&self) -> Result<Option<Offset>, AppendError> {
+        let oldest = self.log.oldest();
+        let middle = oldest.plus(self.log.next_offset().since(oldest) / 2);
+        let mut last = None;
+        for channel in self.list(0, usize::MAX) {
+            last = last.max(channel.keep(&self.log, middle)?);
+        }
+        Ok(last)
+    }
+
     /// Ends a channel, unless it has ended, or is wanted again, and returns what to wait for. May wait
     /// for the disk.
     pub(crate) fn end(
@@ -188,7 +200,7 @@ impl Service {
 
 /// The channels that are in the log, by the newest record of each.
 fn load_channels(log: &Log) -> Result<BTreeMap<ChannelId, Arc<Channel>>, LoadError> {
-    let mut records: BTreeMap<ChannelId, ChannelRecord> = BTreeMap::new();
+    let mut records: BTreeMap<ChannelId, (ChannelRecord, Offset)> = BTreeMap::new();
     for record in log.replay(Start::Oldest).prefix(stored::CONTROL_PREFIX) {
         let record = record?;
         let (offset, topic) = (record.offset(), record.topic());
@@ -206,17 +218,20 @@ fn load_channels(log: &Log) -> Result<BTreeMap<ChannelId, Arc<Channel>>, LoadErr
             topic: topic.to_owned(),
             source,
         })?;
-        records.insert(id, parsed);
+        records.insert(id, (parsed, offset));
     }
+    let (ended, there): (BTreeMap<_, _>, BTreeMap<_, _>) = records
+        .into_iter()
+        .partition(|(_, (record, _))| record.ending.is_some());
     // Killed between saying that it has ended and removing its records.
-    for (&id, _) in records.iter().filter(|(_, record)| record.ending.is_some()) {
+    for id in ended.into_keys() {
         channel::forget(id, log);
     }
-    records.retain(|_, record| record.ending.is_none());
-    let channels = records.into_iter();
-    Ok(channels
-        .map(|(id, record)| (id, Arc::new(Channel::new(id, record, None))))
-        .collect())
+    let channels = there.into_iter().map(|(id, (record, offset))| {
+        let channel = Channel::new(id, record, offset, None);
+        (id, Arc::new(channel))
+    });
+    Ok(channels.collect())
 }
 
 /// The moment when so much time has passed.

@@ -1,9 +1,12 @@
 //! What a client gets that lost its connection, or the server: everything, from where it wants.
 
+use std::time::Duration;
+
+use dacapo_log::{Log, Start};
 use dacapo_server::megaphone::MegaphoneConfig;
 use serde_json::{Value, json};
 
-use crate::server::{Addresses, Clock, Server, start, start_in, without_expiry};
+use crate::server::{Addresses, Clock, Server, start, start_in, start_on, without_expiry};
 
 async fn write_numbers(server: &Server, channel: &Addresses, numbers: std::ops::Range<u32>) {
     for number in numbers {
@@ -168,6 +171,95 @@ async fn an_acknowledgement_makes_space_for_writers() {
         numbers(&server.read(&channel, "").await.lines(2).await),
         [2, 3]
     );
+}
+
+/// What retention has dropped was counted as unread for ever, and kept writers waiting.
+#[tokio::test(start_paused = true)]
+async fn messages_that_retention_has_dropped_keep_nobody_waiting() {
+    let mut clock = Clock::hold();
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::options().segment_bytes_max(16 << 10).open(dir.path());
+    let config = MegaphoneConfig {
+        unread_max: Some(40),
+        write_timeout: Duration::ZERO,
+        ..without_expiry()
+    };
+    let server = start_on(log.unwrap(), dir, config).await;
+    let channel = server.create().await;
+    let write = async |number: u64| {
+        let written = server
+            .write(&channel, "s", json!([number, "x".repeat(1000)]))
+            .await;
+        written.status.as_u16()
+    };
+    for number in 0..40 {
+        assert_eq!(write(number).await, 201);
+    }
+    let dropped = server.read(&channel, "").await.line().await.unwrap();
+    // There is space for none: now they are counted.
+    assert_eq!(write(40).await, 503);
+    server.log.prune(server.log.sync().unwrap()).unwrap();
+
+    let mut read = server.read(&channel, "").await;
+    let number = |line: Option<Value>| line.unwrap()["body"][0].as_u64().unwrap();
+    let mut left = vec![number(read.line().await)];
+    assert!(
+        (1..40).contains(&left[0]),
+        "the first that is left is {}",
+        left[0]
+    );
+    while left.last() != Some(&39) {
+        left.push(number(read.line().await));
+    }
+    assert_eq!(left, (left[0]..40).collect::<Vec<_>>());
+    clock.pass_until(&server, read.rest()).await;
+    for number in 40..80 {
+        assert_eq!(write(number).await, 201, "{number}");
+    }
+    assert_eq!(write(80).await, 503);
+    let path = format!("/read/{}?from={}", channel.consumer, eid(&dropped));
+    let refused = server.get(&path).await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (410, "GONE"));
+}
+
+/// Retention drops whole segments, whatever the records in them are about.
+#[tokio::test(start_paused = true)]
+async fn a_channel_outlives_the_segment_in_which_it_was_created() {
+    let mut clock = Clock::hold();
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::options()
+        .segment_bytes_max(16 << 10)
+        .open(dir.path())
+        .unwrap();
+    let config = || MegaphoneConfig {
+        unread_max: None,
+        ..without_expiry()
+    };
+    let server = start_on(log.clone(), dir, config()).await;
+    let (quiet, busy) = (server.create().await, server.create().await);
+    let channels = || {
+        log.replay(Start::Oldest)
+            .prefix("__mp/c/")
+            .map(Result::unwrap)
+    };
+    let created = channels().last().unwrap().offset();
+    let mut rounds = 0;
+    while log.oldest() <= created || channels().count() < 2 {
+        rounds += 1;
+        assert!(rounds < 50, "their records are gone");
+        for _ in 0..40 {
+            server.write(&busy, "s", json!("x".repeat(1000))).await;
+        }
+        // A quarter, as retention would drop it little by little.
+        let oldest = log.oldest();
+        log.prune(oldest.plus(log.sync().unwrap().since(oldest) / 4))
+            .unwrap();
+        clock.advance(10).await;
+    }
+    let dir = server.stop().await;
+    let server = start_in(dir, config()).await;
+    assert!(server.exists(&quiet).await);
+    assert!(server.exists(&busy).await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,6 +22,7 @@ pub(crate) const TOKEN: &str = "a long random text";
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) client: Client,
+    pub(crate) log: Log,
     dir: TempDir,
     stop: CancellationToken,
     serving: Serving,
@@ -49,15 +50,19 @@ pub(crate) async fn start(config: MegaphoneConfig) -> Server {
 }
 
 pub(crate) async fn start_in(dir: TempDir, config: MegaphoneConfig) -> Server {
+    // What is acknowledged is durable because it was waited for, and not by chance.
+    let log = Log::options().flush(Flush::OnDemand).open(dir.path());
+    start_on(log.unwrap(), dir, config).await
+}
+
+pub(crate) async fn start_on(log: Log, dir: TempDir, config: MegaphoneConfig) -> Server {
     let stop = CancellationToken::new();
     let config = MegaphoneConfig {
         admin_token: Some(TOKEN.to_owned()),
         shutdown: stop.clone(),
         ..config
     };
-    // What is acknowledged is durable because it was waited for, and not by chance.
-    let log = Log::options().flush(Flush::OnDemand).open(dir.path());
-    let app = megaphone::router(log.unwrap(), config).unwrap();
+    let app = megaphone::router(log.clone(), config).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
@@ -66,6 +71,7 @@ pub(crate) async fn start_in(dir: TempDir, config: MegaphoneConfig) -> Server {
     Server {
         address,
         client: Client::builder().no_proxy().build().unwrap(),
+        log,
         dir,
         stop,
         serving: Serving(serving),
@@ -79,6 +85,8 @@ impl Server {
         // Idle connections end with their client.
         drop(self.client);
         (&mut self.serving.0).await.unwrap().unwrap();
+        // A sweep may be at work still.
+        self.log.close().unwrap();
         self.dir
     }
 
