@@ -61,9 +61,6 @@ pub enum LoadError {
         /// Its topic.
         topic: String,
     },
-    /// A record about a channel that has ended cannot be appended.
-    #[error(transparent)]
-    Append(#[from] AppendError),
 }
 
 impl Service {
@@ -244,4 +241,74 @@ pub(crate) fn moment_in(duration: Duration) -> Instant {
 pub(crate) fn now_micros() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| u64::try_from(now.as_micros()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(log: &Log) -> Result<Service, LoadError> {
+        let keys = Keys::load_or_create(&log.dir().join("keys")).unwrap();
+        Service::load(log.clone(), MegaphoneConfig::default(), keys)
+    }
+
+    fn record(ending: Option<Ending>) -> Vec<u8> {
+        stored::to_bytes(&ChannelRecord {
+            agent: "a".to_owned(),
+            key: 7,
+            created_micros: 1,
+            begin: 0,
+            confirmed: 0,
+            ending,
+        })
+    }
+
+    #[tokio::test]
+    async fn a_channel_whose_end_was_cut_short_by_a_crash_ends_for_good_and_is_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path()).unwrap();
+        let [there, ended] = [1, 2].map(|byte| ChannelId::new([byte; 16]));
+        let (data, gone) = (stored::data_topic(ended), stored::gone_topic());
+        for id in [there, ended] {
+            log.append_to(&control_topic(id), &record(None)).unwrap();
+        }
+        log.append_to(&data, b"{}").unwrap();
+        let last = record(Some(Ending::Expired));
+        let told = b"{\"channel\":\"c\"}".to_vec();
+        log.append_batch_to([(&control_topic(ended), last), (&gone, told)])
+            .unwrap();
+
+        for _ in 0..2 {
+            let service = load(&log).unwrap();
+            let ids: Vec<_> = service
+                .list(0, 9)
+                .iter()
+                .map(|channel| channel.id)
+                .collect();
+            assert_eq!(ids, [there]);
+        }
+        assert_eq!(log.count(&data, Offset::ZERO).unwrap(), 0);
+        assert_eq!(log.count(&control_topic(ended), Offset::ZERO).unwrap(), 0);
+        assert_eq!(log.count(&gone, Offset::ZERO).unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn records_of_others_where_channels_should_be_are_named() {
+        let id = ChannelId::new([1; 16]);
+        let foreign = [
+            (control_topic(id), "nonsense"),
+            ("__mp/c/lobby".parse().unwrap(), "{}"),
+        ];
+        for (topic, payload) in foreign {
+            let dir = tempfile::tempdir().unwrap();
+            let log = Log::open(dir.path()).unwrap();
+            log.append(b"first").unwrap();
+            log.append_to(&topic, payload.as_bytes()).unwrap();
+            let error = load(&log).err().unwrap().to_string();
+            assert!(
+                error.contains("record 1 ") && error.contains(topic.as_str()),
+                "{error}"
+            );
+        }
+    }
 }

@@ -140,7 +140,14 @@ impl Teller {
                 Err(ReadError::Closed) => return None,
                 Err(error) => {
                     tracing::error!(%error, url = %self.url, "channels that are gone cannot be read");
-                    self.tailer.skip_damage();
+                    match error {
+                        ReadError::Pruned { .. } | ReadError::Lost { .. } => {}
+                        ReadError::Corrupt(_) | ReadError::SegmentMissing { .. } => {
+                            self.tailer.skip_damage();
+                        }
+                        // It may pass.
+                        _ => tokio::time::sleep(self.webhook.retry_max).await,
+                    }
                     continue;
                 }
             };
