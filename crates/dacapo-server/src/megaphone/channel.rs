@@ -34,9 +34,19 @@ struct Live {
     taken: Offset,
     /// How many there are behind; `None` until somebody needs to know.
     unread: Option<u64>,
-    is_read: bool,
+    reader: Option<Reader>,
+    /// How many reads there were: a name for each.
+    reads: u64,
     /// When the last read ended, or the channel was created, or the server began to serve.
     read_at: Instant,
+}
+
+/// Who reads a channel now.
+struct Reader {
+    number: u64,
+    /// The read is over then. A client that takes nothing from its socket keeps it from noticing: from
+    /// then on, the next one takes its place.
+    until: Instant,
 }
 
 /// Where a read begins.
@@ -74,7 +84,8 @@ impl Channel {
                 is_stored: true,
                 stored_at,
                 unread,
-                is_read: false,
+                reader: None,
+                reads: 0,
                 read_at: Instant::now(),
             }),
             turn: tokio::sync::Mutex::new(()),
@@ -140,8 +151,14 @@ impl Channel {
         Ok(Some(offset))
     }
 
-    /// Begins a read, the only one until it [ends](Self::end_read), and returns where.
-    pub(crate) fn begin_read(&self, log: &Log, from: From) -> Result<Offset, Failure> {
+    /// Begins a read, the only one until it [ends](Self::end_read), or its time is over. Returns its
+    /// number, and where it begins.
+    pub(crate) fn begin_read(
+        &self,
+        log: &Log,
+        from: From,
+        until: Instant,
+    ) -> Result<(u64, Offset), Failure> {
         if let From::At(offset) = from {
             self.check_message(log, offset)?;
         }
@@ -149,12 +166,16 @@ impl Channel {
         if live.record.ending.is_some() {
             return Err(Failure::no_such_channel());
         }
-        if live.is_read {
+        if live.is_read() {
             let message = "the channel is being read, and one reads at a time";
             return Err(Failure::new(Code::Busy, message));
         }
-        live.is_read = true;
-        Ok(match from {
+        // What a reader has got that takes nothing any more is read again.
+        live.return_unconfirmed();
+        live.reads += 1;
+        let number = live.reads;
+        live.reader = Some(Reader { number, until });
+        let start = match from {
             From::Unread => live.record.confirmed(),
             From::Oldest => Offset::new(live.record.begin),
             From::At(offset) => {
@@ -162,23 +183,31 @@ impl Channel {
                 self.moved.notify_one();
                 offset
             }
-        })
+        };
+        Ok((number, start))
     }
 
-    /// The reader has the message at `offset`.
-    pub(crate) fn take(&self, offset: Offset) {
+    /// The reader of this number has the message at `offset`; `false` where another has taken its place.
+    pub(crate) fn take(&self, number: u64, offset: Offset) -> bool {
         let mut live = self.lock();
+        if !live.is_reader(number) {
+            return false;
+        }
         if offset < live.taken {
-            return; // it is read again
+            return true; // it is read again
         }
         live.taken = offset.next();
         live.unread = live.unread.map(|unread| unread.saturating_sub(1));
         self.moved.notify_one();
+        true
     }
 
     /// The messages before `next` that the reader has not got are gone: nobody waits for them any more.
-    pub(crate) fn pass(&self, next: Offset) {
+    pub(crate) fn pass(&self, number: u64, next: Offset) {
         let mut live = self.lock();
+        if !live.is_reader(number) {
+            return;
+        }
         live.taken = live.taken.max(next);
         live.unread = None;
         self.moved.notify_one();
@@ -186,17 +215,17 @@ impl Channel {
 
     /// Ends a read, which has delivered all messages before `delivered`; `None` where it broke off, or
     /// says itself what it has got. What is not confirmed is read again.
-    pub(crate) fn end_read(&self, log: &Log, delivered: Option<Offset>) {
+    pub(crate) fn end_read(&self, log: &Log, number: u64, delivered: Option<Offset>) {
         let mut live = self.lock();
-        live.is_read = false;
+        if !live.is_reader(number) {
+            return;
+        }
+        live.reader = None;
         live.read_at = Instant::now();
         if let Some(delivered) = delivered {
             live.confirm(delivered);
         }
-        if live.taken > live.record.confirmed() {
-            live.taken = live.record.confirmed();
-            live.unread = None;
-        }
+        live.return_unconfirmed();
         // Not waited for: a power cut makes the next read repeat what this one has delivered.
         if let Err(error) = live.store(self.id, log) {
             tracing::warn!(channel = %self.id, %error, "the end of a read was not stored");
@@ -304,8 +333,28 @@ pub(crate) fn forget(id: ChannelId, log: &Log) -> Option<Offset> {
 }
 
 impl Live {
+    fn is_read(&self) -> bool {
+        let reader = self.reader.as_ref();
+        reader.is_some_and(|reader| Instant::now() < reader.until)
+    }
+
+    fn is_reader(&self, number: u64) -> bool {
+        let reader = self.reader.as_ref();
+        reader.is_some_and(|reader| reader.number == number)
+    }
+
     fn is_expired(&self, expire_after: Duration) -> bool {
-        !self.is_read && self.read_at.elapsed() >= expire_after
+        let reader = self.reader.as_ref();
+        let read_at = reader.map_or(self.read_at, |reader| reader.until);
+        !self.is_read() && read_at.elapsed() >= expire_after
+    }
+
+    /// Makes unread what was taken and not confirmed.
+    fn return_unconfirmed(&mut self) {
+        if self.taken > self.record.confirmed() {
+            self.taken = self.record.confirmed();
+            self.unread = None;
+        }
     }
 
     fn consumer_address(&self, id: ChannelId, keys: &Keys) -> String {
@@ -352,15 +401,17 @@ impl Live {
 /// A read that is under way: ends when this is dropped.
 pub(crate) struct ReadGuard {
     pub(crate) channel: Arc<Channel>,
+    number: u64,
     log: Log,
     is_over: bool,
 }
 
 impl ReadGuard {
-    /// Of a read that has [begun](Channel::begin_read).
-    pub(crate) fn new(channel: Arc<Channel>, log: Log) -> Self {
+    /// Of the read that has [begun](Channel::begin_read) with this number.
+    pub(crate) fn new(channel: Arc<Channel>, number: u64, log: Log) -> Self {
         Self {
             channel,
+            number,
             log,
             is_over: false,
         }
@@ -368,8 +419,18 @@ impl ReadGuard {
 
     pub(crate) fn end(&mut self, delivered: Option<Offset>) {
         if !std::mem::replace(&mut self.is_over, true) {
-            self.channel.end_read(&self.log, delivered);
+            self.channel.end_read(&self.log, self.number, delivered);
         }
+    }
+
+    /// The client has the message at `offset`; `false` where another reads by now.
+    pub(crate) fn take(&self, offset: Offset) -> bool {
+        self.channel.take(self.number, offset)
+    }
+
+    /// The messages before `next` that the client has not got are gone.
+    pub(crate) fn pass(&self, next: Offset) {
+        self.channel.pass(self.number, next);
     }
 
     pub(crate) fn is_over(&self) -> bool {

@@ -41,11 +41,11 @@ pub(crate) async fn read(
     let Query(query) = query.map_err(|error| Failure::bad_request(error.body_text()))?;
     let channel = service.find_consumer(&address)?;
     let asked = Asked::parse(channel.id, &query)?;
-    let start = channel.begin_read(&service.log, asked.from)?;
+    let (number, start) = channel.begin_read(&service.log, asked.from, over)?;
     let data = stored::data_topic(channel.id);
     let tailer = service.log.tail(Start::AtOrOldest(start));
     let reading = Reading {
-        guard: ReadGuard::new(channel, service.log.clone()),
+        guard: ReadGuard::new(channel, number, service.log.clone()),
         tailer: tailer.topic(&data).durable_only(),
         next: start,
         is_explicit: asked.is_explicit,
@@ -151,10 +151,9 @@ impl Stream for Reading {
 
 impl Reading {
     fn deliver(&mut self, record: &Record) -> Result<Bytes, io::Error> {
-        let channel = &self.guard.channel;
-        match line(channel.id, record) {
+        match line(self.guard.channel.id, record) {
+            Ok(_) if !self.guard.take(record.offset()) => self.break_off(Superseded),
             Ok(line) => {
-                channel.take(record.offset());
                 self.next = record.offset().next();
                 self.service.metrics.messages_read.inc();
                 Ok(line)
@@ -167,7 +166,7 @@ impl Reading {
     fn pass(&mut self) {
         let next = self.tailer.next_offset();
         self.next = self.next.max(next);
-        self.guard.channel.pass(next);
+        self.guard.pass(next);
     }
 
     /// Ends it as it should: what was delivered is confirmed when the client asks again, and it asks for
@@ -188,6 +187,11 @@ impl Reading {
         Err(io::Error::other(error))
     }
 }
+
+/// The client has taken nothing until its read was over, and another one reads.
+#[derive(Debug, thiserror::Error)]
+#[error("its reader has let its time pass, and another one reads")]
+struct Superseded;
 
 #[derive(Serialize)]
 struct Line<'a> {

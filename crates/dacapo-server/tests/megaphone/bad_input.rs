@@ -268,13 +268,13 @@ async fn statuses_are_those_of_the_configuration() {
     );
 }
 
-/// A consumer that never takes anything from its socket.
-#[tokio::test]
-async fn a_consumer_that_reads_nothing_stops_its_writers_and_costs_no_message() {
+/// A consumer that never takes anything from its socket: the server cannot even end its read.
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_reads_nothing_stops_its_writers_and_loses_its_place_but_no_message() {
     const WRITES_MAX: u32 = 2000; // of 64 KiB: far more than sockets hold
+    let mut clock = Clock::hold();
     let config = MegaphoneConfig {
         write_timeout: Duration::ZERO,
-        read_duration: Duration::from_secs(3600),
         ..MegaphoneConfig::default()
     };
     let server = start(config).await;
@@ -286,22 +286,26 @@ async fn a_consumer_that_reads_nothing_stops_its_writers_and_costs_no_message() 
     );
     idle.write_all(request.as_bytes()).await.unwrap();
     let text = "x".repeat(64 << 10);
-    let mut accepted = 0;
-    while server
-        .write(&channel, "s", json!([accepted, text]))
-        .await
-        .status
-        == 201
-    {
-        accepted += 1;
+    let (mut accepted, mut refused_in_turn) = (0, 0);
+    while refused_in_turn < 10 {
+        let written = server.write(&channel, "s", json!([accepted, text])).await;
+        if written.status == 201 {
+            accepted += 1;
+            refused_in_turn = 0;
+        } else {
+            refused_in_turn += 1;
+        }
         assert!(accepted < WRITES_MAX, "nothing stops the writer");
     }
-    drop(idle);
-    let mut read = server.read(&channel, "").await;
+    assert_eq!(server.try_read(&channel, "").await.response.status(), 409);
+    clock.advance(20).await;
+    let mut read = server.try_read(&channel, "").await;
+    assert_eq!(read.response.status(), 200);
     for number in 0..accepted {
         let line = read.line().await.unwrap();
         assert_eq!(line["body"][0], number);
     }
+    drop(idle);
 }
 
 #[tokio::test]
