@@ -34,6 +34,7 @@
 //! - [`streams`]: the Durable Streams protocol, by which the topics of a log are appended to and read
 //!   over HTTP.
 //! - [`phoenix`]: Phoenix channels, which phoenix.js speaks, and which remember.
+//! - [`megaphone`]: Megaphone's HTTP streaming channels, which lose nothing.
 //! - [`resume`]: what clients say about where they go on.
 //! - [`auth`]: tokens, and what they allow.
 //! - [`connections`]: a bound on how many clients are connected at once.
@@ -41,6 +42,7 @@
 
 pub mod auth;
 pub mod connections;
+pub mod megaphone;
 pub mod metrics;
 pub mod phoenix;
 mod problem;
