@@ -56,6 +56,7 @@ mod message;
 mod receiver;
 mod schema;
 mod sender;
+mod unwrapping;
 mod wait;
 
 pub use backup::backup;
@@ -83,6 +84,7 @@ pub use message::{Message, MessageRef};
 pub use receiver::{Messages, Receiver};
 pub use schema::Schema;
 pub use sender::Sender;
+pub use unwrapping::Unwrapping;
 
 /// The README's programs are compiled, and run where they end.
 #[cfg(doctest)]

@@ -15,6 +15,7 @@ use crate::codec::{Decode, Postcard};
 use crate::error::{DecodeError, ReceiveError};
 use crate::inbox::Inbox;
 use crate::message::{self, Message, MessageRef};
+use crate::unwrapping::Unwrapping;
 use crate::wait::Wait;
 
 /// Receives messages; made by [`ReplayChannel::receiver`](crate::ReplayChannel::receiver).
@@ -68,6 +69,11 @@ impl<T, C: for<'a> Decode<'a, T>> Receiver<T, C> {
             inbox: self.inbox.durable_only(),
             ..self
         }
+    }
+
+    /// The same, which panics where it fails: for tests and first steps.
+    pub fn unwrapping(self) -> Unwrapping<Self> {
+        Unwrapping::new(self)
     }
 
     /// Waits for the next message. Cancel-safe: dropping the future loses nothing.

@@ -13,6 +13,7 @@ use dacapo_log::{Appended, Log, Offset, Stamp, Topic};
 use crate::channel::{Handle, Shared};
 use crate::codec::{Encode, Postcard};
 use crate::error::SendError;
+use crate::unwrapping::Unwrapping;
 
 /// A larger buffer than this is not kept for the next message.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
@@ -175,6 +176,11 @@ impl<T, C> Sender<T, C> {
             let topic = self.handle.topic.as_ref();
             Ok(self.handle.log.append_once(stamp, topic, buffer)?)
         })
+    }
+
+    /// The same, which panics where it fails: for tests and first steps.
+    pub fn unwrapping(self) -> Unwrapping<Self> {
+        Unwrapping::new(self)
     }
 
     /// The log that the messages are stored in.
