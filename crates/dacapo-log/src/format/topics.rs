@@ -518,7 +518,9 @@ mod tests {
 
     #[test]
     fn topics_come_back_with_their_records_wherever_pages_end() {
-        let names = (0..2000_u32).map(|number| match number % 5 {
+        // Miri takes a thousand times as long.
+        const NAMES: u32 = if cfg!(miri) { 100 } else { 2000 };
+        let names = (0..NAMES).map(|number| match number % 5 {
             // Few bytes and many of a name are those of the one before.
             0 => format!("rooms:{number:07}"),
             1 => format!("rooms:{:07}{}", number - 1, "x".repeat(15)),
@@ -546,8 +548,8 @@ mod tests {
         }
         let file = builder.finish(&[]).unwrap();
         let header = TopicsHeader::decode(file.first_chunk().unwrap(), NONCE).unwrap();
-        assert_eq!((header.records, header.deletions), (5, 667));
-        assert!(header.dictionary_pages > 10);
+        assert_eq!((header.records, header.deletions), (5, NAMES.div_ceil(3)));
+        assert!(header.dictionary_pages > NAMES / 200);
 
         let entries = entries_of(&file);
 
