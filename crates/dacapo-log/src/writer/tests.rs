@@ -662,11 +662,13 @@ fn appends_go_on_while_the_stamps_are_read_and_a_read_that_fails_is_tried_again(
 fn a_segment_that_a_recovery_has_voided_is_not_followed() {
     let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
     let log = open(&disk, dir.path(), WritePath::Mapped);
-    let mut second = Offset::ZERO;
+    let mut second = log.append(&[7; 1000]).unwrap();
+    // Before it is full: a full segment is flushed unasked.
+    let first = format!("{:020}.seg", Offset::ZERO);
+    disk.faults.fail("sync", &first, io::ErrorKind::Other);
     while log.status().unwrap().segments < 2 {
         second = log.append(&[7; 1000]).unwrap();
     }
-    disk.faults.fail("sync", ".seg", io::ErrorKind::Other);
     assert!(log.close().is_err());
     drop(log);
     disk.faults.heal();
