@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use dacapo::{Checkpoint, Cursor, Cursors, Position};
-use dacapo_log::{Log, Offset, Start, Topic};
+use dacapo_log::{Log, Offset, Topic};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -176,7 +176,7 @@ fn list(args: &List) -> anyhow::Result<ExitCode> {
         if cursor.holds {
             name += "  (holds)";
         }
-        let lag = lag_of(&log, cursor)?.to_string();
+        let lag = cursor.lag(&log)?.to_string();
         let offset = cursor.checkpoint.offset.to_string();
         rows.push([offset, lag, committed(cursor)?, name]);
     }
@@ -288,15 +288,6 @@ fn none(dir: &Path, name: &str) -> anyhow::Result<ExitCode> {
     )
 }
 
-fn lag_of(log: &Log, cursor: &Cursor) -> anyhow::Result<u64> {
-    let tailer = log.tail(Start::Resume(cursor.checkpoint));
-    let tailer = match &cursor.topic {
-        Some(topic) => tailer.topic(topic),
-        None => tailer,
-    };
-    Ok(tailer.remaining()?)
-}
-
 fn committed(cursor: &Cursor) -> anyhow::Result<String> {
     let time = SystemTime::UNIX_EPOCH + Duration::from_micros(cursor.committed_micros);
     let time = Timestamp::try_from(time).context("the cursor's time is out of range")?;
@@ -321,7 +312,7 @@ fn json_line(log: &Log, cursor: &Cursor) -> anyhow::Result<String> {
         cursor: &cursor.name,
         offset: cursor.checkpoint.offset.get(),
         epoch: cursor.checkpoint.epoch.get(),
-        lag: lag_of(log, cursor)?,
+        lag: cursor.lag(log)?,
         topic: cursor.topic.as_ref().map(Topic::as_str),
         holds: cursor.holds,
         committed: committed(cursor)?,

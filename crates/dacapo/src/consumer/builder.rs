@@ -178,12 +178,7 @@ pub struct ConsumerStatus {
 
 impl ConsumerStatus {
     pub(crate) fn of(log: &Log, cursor: Cursor) -> Result<Self, ConsumeError> {
-        let tailer = log.tail(Start::Resume(cursor.checkpoint));
-        let tailer = match &cursor.topic {
-            Some(topic) => tailer.topic(topic),
-            None => tailer,
-        };
-        let lag = tailer.remaining().map_err(ReceiveError::from)?;
+        let lag = cursor.lag(log).map_err(ReceiveError::from)?;
         Ok(Self { cursor, lag })
     }
 }
