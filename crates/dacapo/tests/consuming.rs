@@ -1,10 +1,14 @@
 //! Consumers: what they have committed does not come again, and everything else does.
 #![cfg(feature = "cursors")]
 
+#[path = "support/copying.rs"]
+mod copying;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use copying::copy;
 use dacapo::{
     Checkpoint, Commits, ConsumeError, Consumer, CursorError, Cursors, Epoch, Log, Offset,
     Position, ReceiveError, ReplayChannel, Retention, Start, Topic,
@@ -295,23 +299,6 @@ fn a_consumer_that_does_not_hold_is_told_what_it_missed_once() {
         oldest.get()
     );
     audit.commit().unwrap();
-}
-
-fn copy(from: &Path, to: &Path, wanted: fn(&str) -> bool) {
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        if !wanted(&name) {
-            continue;
-        }
-        let target = to.join(&name);
-        if entry.file_type().unwrap().is_dir() {
-            fs::create_dir_all(&target).unwrap();
-            copy(&entry.path(), &target, |_| true);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 fn is_of_cursors(name: &str) -> bool {

@@ -1,9 +1,13 @@
 //! Corners where messages could be passed over, and where they could be waited for in vain.
 #![cfg(feature = "cursors")]
 
+#[path = "support/copying.rs"]
+mod copying;
+
 use std::fs;
 use std::path::Path;
 
+use copying::copy;
 use dacapo::{
     Broadcaster, Checkpoint, Codec, CodecError, Commits, ConsumeError, Consumer, Cursors, Decode,
     Encode, Key, Lag, Log, Offset, Position, Raw, ReceiveError, ReplayChannel, Retention, Start,
@@ -28,23 +32,6 @@ fn rewound(holds: bool) -> tempfile::TempDir {
     drop((consumer, channel));
     copy(dir.path(), cut.path(), |name| name.starts_with("cursors"));
     cut
-}
-
-fn copy(from: &Path, to: &Path, wanted: fn(&str) -> bool) {
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        if !wanted(&name) {
-            continue;
-        }
-        let target = to.join(&name);
-        if entry.file_type().unwrap().is_dir() {
-            fs::create_dir_all(&target).unwrap();
-            copy(&entry.path(), &target, |_| true);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 type Bytes = ReplayChannel<Vec<u8>>;
