@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::disk::DiskFile;
 use crate::error::FileError;
 use crate::format::{self, Begin, FOOTER_BYTES, FOOTER_WORD, Footer, Kind, NewFrame, PAD_WORD};
-use crate::map::Frontier;
+use crate::map::{self, Frontier};
 use crate::offset::Offset;
 use crate::segment::{self, Segment};
 
@@ -228,15 +228,16 @@ fn encode_all<'a>(
     let mut first = 0;
     // Where the frame's other bytes begin.
     let mut at = 0;
-    for frame in frames {
+    frames.for_each(|frame| {
         let end = at + frame.bytes() - WORD;
+        map::prefetch_behind(&into[at..end]);
         let word = frame.encode(nonce, &mut into[at..end]);
         match at.checked_sub(WORD) {
             None => first = word,
             Some(start) => into[start..at].copy_from_slice(&word.to_le_bytes()),
         }
         at = end + WORD;
-    }
+    });
     assert_eq!(
         at,
         into.len() + WORD,

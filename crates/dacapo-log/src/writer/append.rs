@@ -396,19 +396,23 @@ fn frames<'a>(
     first: u32,
     timestamp_micros: u64,
 ) -> impl Iterator<Item = NewFrame<'a>> {
-    let last = records.len() - 1;
-    (first..)
-        .zip(records)
-        .enumerate()
-        .map(move |(i, (relative, record))| NewFrame {
+    let mut left = records.len();
+    let mut relative = first;
+    // No zip of iterators: each frame would be stored, and loaded again, which takes longer than a sum.
+    records.map(move |record| {
+        let is_first = relative == first;
+        left -= 1;
+        relative += 1;
+        NewFrame {
             kind: record.kind,
-            continues: i < last && guard::stands(Guard::BatchEndMark),
-            relative,
+            continues: left > 0 && guard::stands(Guard::BatchEndMark),
+            relative: relative - 1,
             timestamp_micros,
-            stamp: stamp.filter(|_| i == 0),
+            stamp: stamp.filter(|_| is_first),
             topic: record.topic_name(),
             payload: record.payload,
-        })
+        }
+    })
 }
 
 /// An append that failed without leaving anything behind.
