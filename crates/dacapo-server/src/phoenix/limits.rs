@@ -19,7 +19,7 @@ pub struct Limits {
     /// After how long a WebSocket of which nothing is heard is closed, or one that takes nothing of what
     /// it is sent; 60 s. Clients send a heartbeat every 30 s.
     pub idle: Duration,
-    /// The largest message of a client, in bytes; 1 MiB. A larger one closes the socket.
+    /// The largest message of a client, in bytes; 1 MiB. A larger one closes the socket, with 1009.
     pub message_bytes: usize,
     /// Frames that may wait to be sent to a client; 256. Channels stop reading their topics then: what is
     /// durable waits in the log.

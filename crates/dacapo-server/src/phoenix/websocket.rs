@@ -1,5 +1,6 @@
 //! The WebSocket transport.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_tungstenite::tungstenite;
 
 use super::connect::{SUBPROTOCOL, connect, token_of_subprotocols};
 use super::phoenix::Shared;
@@ -26,6 +28,9 @@ const READ_BYTES: usize = 1 << 10;
 
 /// What piles up before it is written.
 const WRITE_BYTES: usize = 4 << 10;
+
+/// How long a client may take to close once it was told so.
+const CLOSING_MAX: Duration = Duration::from_secs(2);
 
 pub(super) async fn serve<S: Send + Sync + 'static>(
     State(shared): State<Arc<Shared<S>>>,
@@ -73,11 +78,33 @@ async fn run<S: Send + Sync + 'static>(
     drop(frames);
     session.end().await;
     if let Some(code) = code {
-        let frame = CloseFrame {
-            code,
-            reason: "".into(),
-        };
-        let _ = timeout(idle, sink.send(WsMessage::Close(Some(frame)))).await;
+        // Who does not answer has lost its connection in any case.
+        let _ = timeout(CLOSING_MAX, tell_closed(code, &mut sink, &mut stream)).await;
+    }
+}
+
+/// Says that the socket is closed, and waits for the client to close it too: a socket that is dropped
+/// with bytes unread is reset, and a reset overtakes what was said.
+async fn tell_closed(
+    code: u16,
+    sink: &mut SplitSink<WebSocket, WsMessage>,
+    stream: &mut SplitStream<WebSocket>,
+) {
+    let frame = CloseFrame {
+        code,
+        reason: "".into(),
+    };
+    if sink.send(WsMessage::Close(Some(frame))).await.is_err() {
+        return;
+    }
+    loop {
+        match stream.next().await {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => return,
+            // Nothing more can be read behind a message that was not, and the client is still sending it.
+            None if code == close::TOO_LARGE => sleep(CLOSING_MAX).await,
+            None => return,
+        }
     }
 }
 
@@ -95,8 +122,12 @@ async fn read<S: Send + Sync + 'static>(
             Ok(WsMessage::Text(text)) => wire::decode_text(session.serializer(), &text),
             Ok(WsMessage::Binary(bytes)) => wire::decode_binary(session.serializer(), &bytes),
             Ok(WsMessage::Ping(_) | WsMessage::Pong(_)) => continue,
-            // What follows is said by the protocol below: the answer to a close, or why it failed.
-            Ok(WsMessage::Close(_)) | Err(_) => return None,
+            // The protocol below answers it.
+            Ok(WsMessage::Close(_)) => return None,
+            Err(error) => {
+                tracing::debug!(%error, "a socket is closed");
+                return code_of(&error);
+            }
         };
         match message {
             Ok(message) => session.receive(message).await,
@@ -105,6 +136,17 @@ async fn read<S: Send + Sync + 'static>(
                 return Some(close::MALFORMED);
             }
         }
+    }
+}
+
+/// With what code to close a socket that cannot be read; `None` where it is broken.
+fn code_of(error: &axum::Error) -> Option<u16> {
+    // What axum's error is of: the same version, or a test fails.
+    match error.source()?.downcast_ref()? {
+        tungstenite::Error::Capacity(_) => Some(close::TOO_LARGE),
+        tungstenite::Error::Utf8(_) => Some(close::NO_TEXT),
+        tungstenite::Error::Protocol(_) => Some(close::MALFORMED),
+        _ => None,
     }
 }
 

@@ -36,6 +36,10 @@ pub(crate) mod close {
     pub(crate) const DISCONNECTED: u16 = 1001;
     /// What came was no message.
     pub(crate) const MALFORMED: u16 = 1002;
+    /// A text was not UTF-8.
+    pub(crate) const NO_TEXT: u16 = 1007;
+    /// A message was larger than it may be.
+    pub(crate) const TOO_LARGE: u16 = 1009;
     /// The server is going away, and another one comes.
     pub(crate) const DRAINED: u16 = 1012;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use dacapo_server::phoenix::Phoenix;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{SinkExt, Stream, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -106,13 +106,7 @@ impl Client {
 
     /// The code with which the server closes.
     pub(crate) async fn closed(&mut self) -> Option<u16> {
-        loop {
-            match soon(self.0.next()).await {
-                Some(Ok(Message::Close(close))) => return close.map(|close| close.code.into()),
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return None,
-            }
-        }
+        closed(&mut self.0).await
     }
 
     /// Joins a topic with the reference `1`, and what was answered.
@@ -125,6 +119,19 @@ impl Client {
             &[json!("1"), json!("1"), json!(topic), json!("phx_reply")]
         );
         reply[4].clone()
+    }
+}
+
+/// The code with which the server closes.
+pub(crate) async fn closed(
+    mut stream: impl Stream<Item = Result<Message, Error>> + Unpin,
+) -> Option<u16> {
+    loop {
+        match soon(stream.next()).await {
+            Some(Ok(Message::Close(close))) => return close.map(|close| close.code.into()),
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return None,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::client::{Server, ok, soon};
+use crate::client::{Server, error, ok, soon};
 use crate::rooms::{User, phoenix};
 
 struct World {
@@ -189,7 +189,21 @@ async fn refusals_unknown_sessions_and_bodies_of_the_wrong_kind_are_told() {
     }
     assert_eq!(world.post("no such", "[]").await, json!({"status": 410}));
     let many = vec![r#"["1","1","rooms:a","phx_join",{}]"#; 101].join("\n");
-    for junk in [&b"junk"[..], b"", b"[]", b"\xff", b"AAAA", many.as_bytes()] {
+    let join = r#"["1","1","rooms:a","phx_join",{}]"#;
+    let large = format!(r#"["1","1","rooms:a","x","{}"]"#, "x".repeat(1 << 20));
+    let v1 = r#"{"topic":"rooms:a","event":"phx_join","payload":{},"ref":"1"}"#;
+    for junk in [
+        &b"junk"[..],
+        b"",
+        b"[]",
+        b"\xff",
+        b"AAAA",
+        b"\0\0\0\0\0",
+        v1.as_bytes(),
+        format!("{join}\n\n{join}").as_bytes(),
+        many.as_bytes(),
+        large.as_bytes(),
+    ] {
         let token = world.session().await;
         assert_eq!(
             world.post(&token, junk.to_vec()).await,
@@ -203,6 +217,23 @@ async fn refusals_unknown_sessions_and_bodies_of_the_wrong_kind_are_told() {
         world.phoenix.disconnect(|_| true);
         assert_eq!(soon(world.told.recv()).await.unwrap(), "nobody has gone");
     }
+    // Lines where one message was said to come, and bytes where lines were.
+    for (kind, body) in [
+        ("application/json", format!("{join}\n{join}").into_bytes()),
+        ("text/plain", b"junk".to_vec()),
+        ("application/octet-stream", vec![0, 0, 0, 1, 1, b't', b'e']),
+        ("application/x-ndjson; charset=utf-8", vec![0xff]),
+    ] {
+        let token = world.session().await;
+        let post = world.request(Method::POST, &format!("token={token}"));
+        let post = post.header("content-type", kind).body(body);
+        assert_eq!(answer(post).await, json!({"status": 400}), "{kind}");
+        assert_eq!(soon(world.told.recv()).await.unwrap(), "nobody has gone");
+    }
+    let expired = world
+        .request(Method::GET, "")
+        .header("x-phoenix-authtoken", "expired");
+    assert_eq!(answer(expired).await, json!({"status": 403}));
     let preflight = sent(
         world
             .request(Method::OPTIONS, "")
@@ -215,6 +246,28 @@ async fn refusals_unknown_sessions_and_bodies_of_the_wrong_kind_are_told() {
         "http://a.example"
     );
     assert_eq!(sent(world.request(Method::PUT, "")).await.status(), 405);
+}
+
+#[tokio::test]
+async fn the_101st_join_is_refused_over_long_poll_too() {
+    let world = World::new(Limits::default()).await;
+    let token = world.session().await;
+    let join = |room: usize| format!(r#"["{room}","{room}","rooms:{room}","phx_join",{{}}]"#);
+    let first: Vec<_> = (0..100).map(join).collect();
+    assert_eq!(world.post(&token, first.join("\n")).await["status"], 200);
+    assert_eq!(world.post(&token, join(100)).await["status"], 200);
+    let mut replies = Vec::new();
+    while replies.len() < 101 {
+        replies.extend(messages(&world.poll(&token).await));
+    }
+    for reply in replies {
+        let expected = match reply[1].as_str() {
+            Some("100") => error("too many channels joined"),
+            Some(room) => ok(json!({"room": room, "user": "nobody"})),
+            None => panic!("{reply}"),
+        };
+        assert_eq!(reply[4], expected);
+    }
 }
 
 #[tokio::test]

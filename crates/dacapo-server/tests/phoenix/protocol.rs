@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use dacapo_log::Log;
 use dacapo_server::phoenix::{Limits, Phoenix};
+use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio_tungstenite::tungstenite::Message;
+use tokio::sync::watch;
+use tokio_tungstenite::MaybeTlsStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::client::{Client, Server, error, ok, soon};
+use crate::client::{Client, Server, closed, error, ok, soon};
 use crate::rooms::{User, phoenix};
 
 struct World {
@@ -270,6 +274,14 @@ async fn a_token_among_the_subprotocols_is_passed_on_and_phoenix_is_selected() {
     client.join("rooms:a", json!({})).await;
     client.send(json!(["1", "2", "rooms:a", "token", {}])).await;
     assert_eq!(client.next().await[4], ok(json!({"token": "secret"})));
+    // "expired"
+    let mut request = world.server.websocket("").into_client_request().unwrap();
+    let offered = "phoenix, base64url.bearer.phx.ZXhwaXJlZA";
+    request
+        .headers_mut()
+        .insert("sec-websocket-protocol", offered.parse().unwrap());
+    let refused = soon(tokio_tungstenite::connect_async(request)).await;
+    assert!(matches!(refused, Err(Error::Http(response)) if response.status() == 403));
 }
 
 #[tokio::test]
@@ -374,16 +386,22 @@ async fn what_is_no_message_closes_the_socket_and_no_other() {
         Message::binary(vec![9, 0, 0, 0, 0]),
     ] {
         let mut client = world.client().await;
-        futures_util::SinkExt::send(&mut client.0, junk.clone())
-            .await
-            .unwrap();
+        client.0.send(junk.clone()).await.unwrap();
         assert_eq!(client.closed().await, Some(1002), "{junk}");
     }
-    let mut client = world.client().await;
-    // More than one message may have: what is left of it may meet a closed connection.
-    let large = Message::text("x".repeat((1 << 20) + 1));
-    let _ = futures_util::SinkExt::send(&mut client.0, large).await;
-    client.closed().await;
+    for raw in [
+        // A text that is not UTF-8, and a frame that is of no kind.
+        (&[0x81, 0x81, 0, 0, 0, 0, 0xff][..], 1007),
+        (&[0x83, 0x80, 0, 0, 0, 0], 1002),
+    ] {
+        let mut client = world.client().await;
+        let (bytes, code) = raw;
+        let MaybeTlsStream::Plain(stream) = client.0.get_mut() else {
+            unreachable!("it is loopback");
+        };
+        stream.write_all(bytes).await.unwrap();
+        assert_eq!(client.closed().await, Some(code), "{bytes:?}");
+    }
     other
         .send(json!(["1", "2", "rooms:a", "new:msg", [1]]))
         .await;
@@ -397,6 +415,108 @@ async fn what_is_no_message_closes_the_socket_and_no_other() {
         .send(json!(["1", "2", "rooms:a", "new:msg", {}]))
         .await;
     assert_eq!(other.next().await[3], "new:msg");
+}
+
+#[tokio::test]
+async fn a_message_that_is_larger_than_it_may_be_closes_with_1009() {
+    let mut limits = Limits::default();
+    limits.message_bytes = 1 << 10;
+    let mut world = World::with(limits).await;
+    let push = |bytes: usize| json!(["1", "2", "rooms:a", "x", "x".repeat(bytes)]).to_string();
+    let overhead = push(0).len();
+    let mut client = world.client().await;
+    client.join("rooms:a", json!({})).await;
+    client.send_text(&push(1024 - overhead)).await;
+    assert_eq!(client.next().await[4], error("unknown event"));
+    // By one byte, and by more than all buffers of a connection hold.
+    for bytes in [1025, 32 << 20] {
+        let mut client = world.client().await;
+        client.join("rooms:a", json!({})).await;
+        // Clients read while they write, or they would not see why they cannot.
+        let (mut sink, stream) = client.0.split();
+        let large = Message::text(push(bytes - overhead));
+        let sending = tokio::spawn(async move { sink.send(large).await });
+        assert_eq!(closed(stream).await, Some(1009), "{bytes}");
+        let _ = soon(sending).await;
+        assert_eq!(world.told().await, "rooms:a Disconnected");
+        assert_eq!(world.told().await, "nobody has gone");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_waits_in_its_own_connection_and_is_answered_in_its_order() {
+    const PUSHES: usize = 20_000;
+    let mut limits = Limits::default();
+    limits.pushes = 4;
+    limits.frames = 4;
+    let world = World::with(limits).await;
+    let mut flooder = world.client().await;
+    flooder.join("rooms:a", json!({})).await;
+    let (mut sink, mut stream) = flooder.0.split();
+    let (begun, mut sent) = watch::channel(0);
+    let flooding = tokio::spawn(async move {
+        let body = "x".repeat(1000);
+        for n in 0..PUSHES {
+            let push = json!(["1", n.to_string(), "rooms:a", "token", {"body": body}]);
+            sink.send(Message::text(push.to_string())).await.unwrap();
+            begun.send_replace(n);
+        }
+    });
+    soon(sent.wait_for(|sent| *sent >= 100)).await.unwrap();
+    let mut other = world.client().await;
+    other.join("rooms:a", json!({})).await;
+    for n in 0..100 {
+        other
+            .send(json!(["1", "2", "rooms:a", "quietly", {"n": n}]))
+            .await;
+        assert_eq!(other.next().await[4]["status"], "ok");
+    }
+    let (mut answered, mut told) = (0, 0);
+    while answered < PUSHES {
+        let frame = soon(stream.next()).await.unwrap().unwrap();
+        let message: Value = serde_json::from_str(frame.to_text().unwrap()).unwrap();
+        if message[3] == "new:msg" {
+            assert_eq!(message[4]["n"], told);
+            told += 1;
+        } else {
+            assert_eq!(message[1], answered.to_string());
+            answered += 1;
+        }
+    }
+    assert_eq!(told, 100, "what others say is not lost in it");
+    flooding.await.unwrap();
+}
+
+#[tokio::test]
+async fn who_floods_and_takes_no_answer_is_let_go_and_nobody_else() {
+    let mut limits = Limits::default();
+    limits.idle = Duration::from_secs(2);
+    let mut world = World::with(limits).await;
+    let mut flooder = world.client().await;
+    let mut other = world.client().await;
+    let flooding = tokio::spawn(async move {
+        let heartbeat = json!([null, "9".repeat(200), "phoenix", "heartbeat", {}]).to_string();
+        let heartbeat = Message::text(heartbeat);
+        while flooder.0.feed(heartbeat.clone()).await.is_ok() {}
+    });
+    let gone = async {
+        assert_eq!(world.told().await, "nobody has gone");
+    };
+    let heard = async {
+        loop {
+            other
+                .send(json!([null, "1", "phoenix", "heartbeat", {}]))
+                .await;
+            assert_eq!(other.next().await[1], "1");
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = gone => {}
+        () = heard => {}
+    }
+    soon(flooding).await.unwrap();
+    assert_eq!(world.phoenix.broadcaster().connected_clients(), 1);
 }
 
 /// Acceptance 17.

@@ -30,6 +30,7 @@ impl SocketHandler for Users {
     async fn connect(&self, connect: &Connect) -> Result<User, Refused> {
         let name = connect.param("user").unwrap_or("nobody").to_owned();
         match name.as_str() {
+            _ if connect.auth_token() == Some("expired") => Err(Refused::because("log in again")),
             "mallory" => Err(Refused::because("go away")),
             "bomb" => panic!("boom"),
             _ => Ok(User {
