@@ -1,5 +1,6 @@
 //! A server that is killed, and started again in the same place.
 
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
@@ -17,11 +18,13 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Server, soon};
-use crate::npm::{Node, ways};
+use crate::npm::{Node, Way, ways};
 use crate::rooms::phoenix;
 
 const DIR: &str = "DACAPO_TEST_PHOENIX_DIR";
 const ADDRESS: &str = "DACAPO_TEST_PHOENIX_ADDRESS";
+/// For how many seconds a client may be silent.
+const PATIENCE: &str = "DACAPO_TEST_PHOENIX_PATIENCE";
 
 /// The server that is killed: this program again.
 struct Victim {
@@ -31,6 +34,12 @@ struct Victim {
 
 impl Victim {
     async fn start(dir: &std::path::Path, address: &str) -> Self {
+        let minute = Duration::from_secs(60);
+        Self::with_patience(dir, address, minute).await
+    }
+
+    /// One that gives up clients of whom it has heard nothing for so long.
+    async fn with_patience(dir: &std::path::Path, address: &str, patience: Duration) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -40,6 +49,7 @@ impl Victim {
             ])
             .env(DIR, dir)
             .env(ADDRESS, address)
+            .env(PATIENCE, patience.as_secs().to_string())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -69,6 +79,9 @@ async fn the_server_that_is_killed() {
     let log = Log::open(dir).unwrap();
     let mut limits = Limits::default();
     limits.poll = Duration::from_secs(2);
+    let patience = std::env::var(PATIENCE).unwrap().parse().unwrap();
+    limits.idle = Duration::from_secs(patience);
+    limits.poll_session = limits.idle;
     let (phoenix, _told) = phoenix(&log, limits);
     let server = Server::at(&address, &phoenix).await;
     println!("\nserving on {}", server.address);
@@ -129,31 +142,114 @@ async fn a_client_comes_back_by_itself_and_gets_exactly_what_it_has_missed() {
     }
 }
 
+/// What five tabs see of who is there.
+struct Tabs {
+    node: Node,
+    way: Way,
+    /// What each was told last, since its channel broke.
+    seen: HashMap<String, Value>,
+}
+
+impl Tabs {
+    /// Another tab of a user.
+    async fn open(&mut self, tab: &str, user: &str) {
+        let Way { transport, vsn, .. } = self.way;
+        // More often than the server gives up the silent.
+        let options = json!({"params": {"user": user}, "heartbeatIntervalMs": 200});
+        for what in [
+            json!({"do": "connect", "socket": tab, "transport": transport, "vsn": vsn, "options": options}),
+            json!({"do": "join", "socket": tab, "channel": tab, "topic": "lobby", "presence": true}),
+        ] {
+            self.node.tell(what).await;
+        }
+    }
+
+    /// A tab ends: in silence, or so that the server sees its connection vanish, or while it is gone.
+    async fn end(&mut self, tab: &str, how: &str) {
+        let how = match (how, self.way.transport) {
+            // It has no connection that could.
+            ("vanish", "longpoll") => "silence",
+            _ => how,
+        };
+        self.node.tell(json!({"do": how, "socket": tab})).await;
+        while how == "gone" && self.next().await != (tab.to_owned(), how.to_owned()) {}
+    }
+
+    async fn next(&mut self) -> (String, String) {
+        let told = self.node.next().await;
+        let [tab, event] = ["of", "event"].map(|key| told[key].as_str().unwrap().to_owned());
+        match event.as_str() {
+            "present" => drop(self.seen.insert(tab.clone(), told["payload"].clone())),
+            "phx_error" => drop(self.seen.remove(&tab)),
+            _ => {}
+        }
+        (tab, event)
+    }
+
+    /// Waits until these tabs see this, and the same.
+    async fn see(&mut self, tabs: &[&str], there: Value) {
+        while !tabs.iter().all(|tab| self.seen.get(*tab) == Some(&there)) {
+            self.next().await;
+        }
+    }
+
+    /// Waits until these tabs know that their server has died.
+    async fn break_off(&mut self, tabs: &[&str]) {
+        let mut whole: HashSet<_> = tabs.iter().map(|tab| (*tab).to_owned()).collect();
+        while !whole.is_empty() {
+            let (tab, event) = self.next().await;
+            if event == "phx_error" {
+                whole.remove(&tab);
+            }
+        }
+    }
+}
+
 #[tokio::test]
-async fn who_was_present_is_present_again_after_a_restart_and_once() {
+async fn presence_is_right_for_three_users_in_five_tabs_through_deaths_of_clients_and_of_the_server()
+ {
     for way in ways() {
         let dir = tempfile::tempdir().unwrap();
-        let mut victim = Victim::start(dir.path(), "127.0.0.1:0").await;
-        let Some(mut node) = Node::start(way.package, victim.address) else {
+        let patience = Duration::from_secs(3);
+        let victim = Victim::with_patience(dir.path(), "127.0.0.1:0", patience).await;
+        let Some(node) = Node::start(way.package, victim.address) else {
             return;
         };
-        for (socket, user) in [("one", "ann"), ("two", "bob"), ("three", "bob")] {
-            let options = json!({"params": {"user": user}});
-            node.connect(socket, way, options).await;
+        let seen = HashMap::new();
+        let mut tabs = Tabs { node, way, seen };
+        for (tab, user) in [
+            ("a1", "ann"),
+            ("b1", "bob"),
+            ("b2", "bob"),
+            ("c1", "cleo"),
+            ("c2", "cleo"),
+        ] {
+            tabs.open(tab, user).await;
         }
-        for socket in ["one", "two", "three"] {
-            let lobby = json!({"do": "join", "socket": socket, "channel": socket, "topic": "lobby", "presence": true});
-            node.tell(lobby).await;
-        }
-        let both = json!([["ann", 1, null], ["bob", 2, null]]);
-        node.until("one", "present", &both).await;
+        let there = |bobs: u32, cleos: u32| {
+            let all = [("ann", 1), ("bob", bobs), ("cleo", cleos)];
+            let all = all.into_iter().filter(|(_, tabs)| *tabs > 0);
+            all.map(|(user, tabs)| json!([user, tabs, null])).collect()
+        };
+        tabs.see(&["a1", "b1", "b2", "c1", "c2"], there(2, 2)).await;
+        tabs.end("b2", "silence").await;
+        tabs.see(&["a1", "b1", "c1", "c2"], there(1, 2)).await;
+
         let address = victim.kill().await;
-        victim = Victim::start(dir.path(), &address).await;
-        // Not of what it knew before.
-        while node.next().await["event"] != "phx_error" {}
-        node.until("one", "join ok", &json!({})).await;
-        node.until("one", "present", &both).await;
-        drop(victim);
+        tabs.break_off(&["a1", "b1", "c1", "c2"]).await;
+        let victim = Victim::with_patience(dir.path(), &address, patience).await;
+        tabs.see(&["a1", "b1", "c1", "c2"], there(1, 2)).await;
+        tabs.end("c1", "vanish").await;
+        tabs.see(&["a1", "b1", "c2"], there(1, 1)).await;
+        tabs.open("b3", "bob").await;
+        tabs.see(&["a1", "b1", "b3", "c2"], there(2, 1)).await;
+
+        // Who dies while there is no server is not there afterwards, and nobody was told.
+        let address = victim.kill().await;
+        tabs.break_off(&["a1", "b1", "b3", "c2"]).await;
+        tabs.end("c2", "gone").await;
+        let _victim = Victim::with_patience(dir.path(), &address, patience).await;
+        tabs.see(&["a1", "b1", "b3"], there(2, 0)).await;
     }
 }
 

@@ -66,6 +66,23 @@ const does = {
     sockets[socket].reconnectTimer.scheduleTimeout = () => {};
     sockets[socket].conn.terminate();
   },
+  // It dies without a word: nothing ends, and nothing more is read or sent.
+  silence({ socket }) {
+    const { conn, reconnectTimer } = sockets[socket];
+    sockets[socket].sendHeartbeat = () => {};
+    reconnectTimer.scheduleTimeout = () => {};
+    if (conn.poll) conn.poll = () => {};
+    else conn._socket.pause();
+  },
+  // While there is no server: it tries no more.
+  gone({ socket }) {
+    const { conn, reconnectTimer } = sockets[socket];
+    clearTimeout(reconnectTimer.timer);
+    reconnectTimer.scheduleTimeout = () => {};
+    sockets[socket].connect = () => {};
+    if (conn) conn.close();
+    tell({ of: socket, event: "gone" });
+  },
   join({ socket, channel, topic, params, presence }) {
     let seen = null;
     const wanted = () => (seen === null ? params || {} : { ...params, last_seen_id: seen });
@@ -81,7 +98,7 @@ const does = {
       const all = new Presence(made);
       all.onSync(() => {
         const there = all.list((user, { metas }) => [user, metas.length, metas.at(-1).mood ?? null]);
-        tell({ of: channel, event: "present", payload: there });
+        tell({ of: channel, event: "present", payload: there.sort() });
       });
     }
     const join = made.join();
