@@ -83,8 +83,9 @@ impl<T, C> Builder<T, C> {
         self
     }
 
-    /// Records codec and schema anew, where the channel was opened for others before. Messages that
-    /// are there already stay as they are: what cannot be decoded is an error of receiving.
+    /// Records codec and schema anew, where the channel was opened for others before, and for those that
+    /// share topics with it: a broadcaster, and a channel of one of its keys. Messages that are there
+    /// already stay as they are: what cannot be decoded is an error of receiving.
     pub fn replace_schema(mut self) -> Self {
         self.replaces_schema = true;
         self

@@ -56,8 +56,8 @@ pub enum OpenError {
 /// A channel was opened for other messages than those that it holds.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{} holds {recorded}, as {} says, and is opened for {opened}; open it for what it holds, name that with `schema` if only the type has another name, or call `replace_schema` if new messages are to be as you say",
-    channel(topic), path.display()
+    "{} holds {recorded}, as {} says{}, and is opened for {opened}; open it for what it holds, name that with `schema` if only the type has another name, or call `replace_schema` if new messages are to be as you say",
+    channel(topic), path.display(), of_another(topic, recorded_for)
 )]
 #[non_exhaustive]
 pub struct SchemaMismatch {
@@ -65,6 +65,9 @@ pub struct SchemaMismatch {
     pub topic: Option<Topic>,
     /// The file in which it is recorded what the channel holds.
     pub path: PathBuf,
+    /// Of which topic it is recorded there: another one than `topic` where a broadcaster has both. That
+    /// of a broadcaster ends in `*`, and stands for all that begin with what is before it.
+    pub recorded_for: Option<Topic>,
     /// What it holds.
     pub recorded: Schema,
     /// What it was opened for.
@@ -75,6 +78,13 @@ fn channel(topic: &Option<Topic>) -> String {
     match topic {
         Some(topic) => format!("topic `{topic}`"),
         None => "the channel without a topic".to_owned(),
+    }
+}
+
+fn of_another(topic: &Option<Topic>, recorded_for: &Option<Topic>) -> String {
+    match recorded_for {
+        Some(other) if recorded_for != topic => format!(" of topic `{other}`"),
+        _ => String::new(),
     }
 }
 

@@ -35,7 +35,8 @@ impl fmt::Display for Schema {
     }
 }
 
-/// The file: what each channel holds, by its topic; that without a topic under the empty name.
+/// The file: what each channel holds, by its topic; that without a topic under the empty name. A name
+/// that ends in `*` is of all topics that begin with what is before it, as broadcasters have them.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Channels {
     channels: BTreeMap<String, Schema>,
@@ -44,8 +45,9 @@ struct Channels {
 /// Channels of one log may be opened by several threads at once.
 static RECORDING: Mutex<()> = Mutex::new(());
 
-/// Compares what a channel is opened for with what it holds, and records it where nothing is recorded
-/// yet, or where it `replaces` that. A log that is read only is not written to.
+/// Compares what a channel is opened for with what it holds, by its own name and by those that share
+/// topics with it, and records it where nothing is recorded yet, or where it `replaces` that. A log that
+/// is read only is not written to.
 pub(crate) fn check(
     dir: &Path,
     topic: Option<&Topic>,
@@ -56,24 +58,43 @@ pub(crate) fn check(
     let _recording = RECORDING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut recorded = read(dir)?;
     let key = topic.map_or("", Topic::as_str);
-    match recorded.channels.get(key) {
-        Some(known) if *known == opened => return Ok(()),
-        Some(known) if !replaces => {
+    let mut changed = recorded.channels.get(key) != Some(&opened);
+    let others = recorded
+        .channels
+        .iter_mut()
+        .filter(|(other, known)| share_topics(other, key) && **known != opened);
+    for (other, known) in others {
+        if !replaces {
             return Err(Box::new(SchemaMismatch {
                 topic: topic.cloned(),
                 path: dir.join(FILE),
+                recorded_for: Topic::new(other).ok(),
                 recorded: known.clone(),
-                opened,
+                opened: opened.clone(),
             })
             .into());
         }
-        _ => {}
+        known.clone_from(&opened);
+        changed = true;
     }
-    if read_only {
+    if read_only || !changed {
         return Ok(());
     }
     recorded.channels.insert(key.to_owned(), opened);
     write(dir, &recorded)
+}
+
+/// Whether a message may be of both.
+fn share_topics(one: &str, other: &str) -> bool {
+    match (one.strip_suffix('*'), other.strip_suffix('*')) {
+        _ if one == other => true,
+        // That without a topic shares none.
+        _ if one.is_empty() || other.is_empty() => false,
+        (Some(one), Some(other)) => one.starts_with(other) || other.starts_with(one),
+        (Some(prefix), None) => other.starts_with(prefix),
+        (None, Some(prefix)) => one.starts_with(prefix),
+        (None, None) => false,
+    }
 }
 
 /// Copies the record to a backup of the log.
@@ -143,6 +164,27 @@ fn short_name(full: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_share_topics_where_one_begins_with_the_prefix_of_the_other() {
+        for (one, other, share) in [
+            ("rooms:*", "rooms:lobby", true),
+            ("rooms:*", "rooms:", true),
+            ("rooms:*", "rooms:suite:*", true),
+            ("rooms:*", "users:*", false),
+            ("rooms:*", "room", false),
+            ("*", "users", true),
+            ("*", "rooms:*", true),
+            ("*", "", false),
+            ("rooms", "rooms:lobby", false),
+            ("", "", true),
+            ("", "users", false),
+            ("users", "users", true),
+        ] {
+            assert_eq!(share_topics(one, other), share, "{one} {other}");
+            assert_eq!(share_topics(other, one), share, "{other} {one}");
+        }
+    }
 
     #[test]
     fn a_name_is_shortened_by_its_modules() {
