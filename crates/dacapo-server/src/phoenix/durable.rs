@@ -264,7 +264,7 @@ impl Gap {
     }
 }
 
-fn read_event(record: &[u8]) -> Option<(String, Payload)> {
+pub(super) fn read_event(record: &[u8]) -> Option<(String, Payload)> {
     if let [0, length, rest @ ..] = record {
         let (event, bytes) = rest.split_at_checked((*length).into())?;
         let event = std::str::from_utf8(event).ok()?.to_owned();
@@ -275,7 +275,7 @@ fn read_event(record: &[u8]) -> Option<(String, Payload)> {
 }
 
 /// A record of anybody's as `data`: JSON as it is, other text as a text, and bytes in base64.
-fn wrap(record: &[u8]) -> Payload {
+pub(super) fn wrap(record: &[u8]) -> Payload {
     use base64::Engine as _;
     if let Ok(data) = serde_json::from_slice::<&RawValue>(record) {
         let wrapped = Payload::from_text(format!(r#"{{"data":{data}}}"#));

@@ -11,16 +11,16 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::connect;
+use super::limits::Limits;
 use super::phoenix::Shared;
 use super::session::Session;
-use super::wire::{self, Frame, Message};
+use super::wire::{self, Frame, Message, Serializer};
 
 /// In which header newer clients give their session's token.
 const TOKEN_HEADER: &str = "x-phoenix-longpoll-token";
@@ -233,10 +233,10 @@ async fn publish<S: Send + Sync + 'static>(
     let is_lines =
         content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-ndjson"));
     let body = to_bytes(request.into_body(), limits.message_bytes.saturating_mul(4)).await;
-    let messages = body.ok().and_then(|body| {
-        let messages = messages_of(&poll.session, &body, is_lines, limits.message_bytes)?;
-        (messages.len() <= limits.poll_lines).then_some(messages)
-    });
+    let serializer = poll.session.serializer();
+    let messages = body
+        .ok()
+        .and_then(|body| messages_of(serializer, &body, is_lines, limits));
     let Some(messages) = messages else {
         poll.gone.cancel();
         return 400;
@@ -258,23 +258,27 @@ async fn publish<S: Send + Sync + 'static>(
     }
 }
 
-/// The messages of a body; `None` where one of them is none.
-fn messages_of<S: Send + Sync + 'static>(
-    session: &Session<S>,
-    body: &Bytes,
+/// The messages of a body, a line each or one in all; `None` where one of them is none or too large, or
+/// there are too many.
+pub(super) fn messages_of(
+    serializer: Serializer,
+    body: &[u8],
     is_lines: bool,
-    bytes_max: usize,
+    limits: &Limits,
 ) -> Option<Vec<Message>> {
     let body = std::str::from_utf8(body).ok()?;
-    let all = if is_lines {
-        body.trim_end_matches('\n').split('\n').collect()
+    let all: Vec<_> = if is_lines {
+        let lines = body.trim_end_matches('\n').split('\n');
+        lines.take(limits.poll_lines.saturating_add(1)).collect()
     } else {
         vec![body]
     };
-    let serializer = session.serializer();
+    if all.len() > limits.poll_lines {
+        return None;
+    }
     let message = |text: &str| {
         let decoded = match text.as_bytes().first() {
-            _ if text.len() > bytes_max => return None,
+            _ if text.len() > limits.message_bytes => return None,
             Some(b'[' | b'{') => wire::decode_text(serializer, text),
             _ => wire::decode_binary(serializer, &STANDARD.decode(text.trim_end()).ok()?.into()),
         };
