@@ -38,7 +38,7 @@ use crate::topic::{self, Topic};
 use crate::topics::{self, Topics};
 use crate::verify::Progress;
 use crate::watermark::Watermark;
-use crate::writer::{Custody, NewRecord, ResumedSegment, Resumption, Writer};
+use crate::writer::{Custody, FlushBy, NewRecord, ResumedSegment, Resumption, Writer};
 
 /// An open log.
 ///
@@ -658,7 +658,7 @@ impl Log {
     /// [`SyncError::Poisoned`] if a write or sync has failed: records that were not yet durable
     /// may be lost.
     pub fn sync(&self) -> Result<Offset, SyncError> {
-        self.sync_writer()?.flush()
+        self.sync_writer()?.flush(FlushBy::Caller)
     }
 
     /// Drops the oldest segments, those of which every record lies before `before`.
@@ -806,7 +806,7 @@ impl Log {
     pub fn compact(&self, progress: impl FnMut(Progress)) -> Result<Compacted, CompactError> {
         let writer = self.sync_writer()?;
         writer.roll_now()?;
-        writer.flush()?;
+        writer.flush(FlushBy::Caller)?;
         writer.compact(0, progress)
     }
 
@@ -1094,7 +1094,6 @@ fn resume(
         file_bytes,
         frontier,
         scan.end_position,
-        through_mapping,
     );
     Ok(ResumedSegment {
         writer,

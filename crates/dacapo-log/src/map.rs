@@ -253,6 +253,12 @@ impl Frontier {
         &self.map
     }
 
+    /// Whether the mapping may be stored to.
+    #[inline]
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
     /// The `len` bytes of a frame at `position` behind the published length, but for its commit word,
     /// to be filled by stores. Others may be looking at that word; [`commit`](Self::commit) stores it.
     #[inline]

@@ -82,7 +82,6 @@ fn segment_at(base: u64) -> SegmentWriter {
         SEGMENT_BYTES as u64,
         frontier,
         format::FRAMES_START,
-        true,
     );
     let begin = Begin {
         base,

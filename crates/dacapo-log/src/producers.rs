@@ -240,7 +240,6 @@ mod tests {
             BYTES as u64,
             frontier,
             format::FRAMES_START,
-            true,
         );
         let begin = Begin {
             base,

@@ -13,6 +13,15 @@ use crate::map::{self, Frontier};
 use crate::offset::Offset;
 use crate::segment::{self, Segment};
 
+/// How bytes get into the page cache. Both ways may be taken in turn, and readers see the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Stores through the mapping: the fastest for many records.
+    Mapping,
+    /// `pwrite`, which dirties no more of the page cache than it writes: a sync behind it is the fastest.
+    File,
+}
+
 pub(crate) struct SegmentWriter {
     segment: Arc<Segment>,
     file: Arc<DiskFile>,
@@ -21,8 +30,9 @@ pub(crate) struct SegmentWriter {
     /// Where the next frame goes.
     position: usize,
     frames_end: usize,
-    /// Where frames are built before they are written; unused where the mapping is written to.
-    scratch: Option<Vec<u8>>,
+    way: Way,
+    /// Where frames are built before they go through the file.
+    scratch: Vec<u8>,
     /// A write failed, or the footer is written: bytes behind `position` are not zeros any more,
     /// and could be taken for frames if another one were put before them.
     spoiled: bool,
@@ -35,10 +45,12 @@ impl SegmentWriter {
         file_bytes: u64,
         frontier: Frontier,
         position: usize,
-        through_mapping: bool,
     ) -> Self {
         let frames_end = segment::frames_end(file_bytes);
-        let scratch = (!through_mapping).then(Vec::new);
+        let way = match frontier.is_writable() {
+            true => Way::Mapping,
+            false => Way::File,
+        };
         Self {
             segment,
             file,
@@ -46,7 +58,8 @@ impl SegmentWriter {
             frontier,
             position,
             frames_end,
-            scratch,
+            way,
+            scratch: Vec::new(),
             spoiled: false,
         }
     }
@@ -76,6 +89,14 @@ impl SegmentWriter {
         bytes <= end.saturating_sub(self.position) && !self.spoiled
     }
 
+    /// Chooses the way for what is written next; by the mapping only where it can be written to.
+    #[inline]
+    pub(crate) fn go_by(&mut self, way: Way) {
+        if self.frontier.is_writable() {
+            self.way = way;
+        }
+    }
+
     /// Whether so many bytes can be written at all.
     fn holds(&self, bytes: usize) -> bool {
         bytes <= self.frames_end - self.position && !self.spoiled
@@ -103,18 +124,21 @@ impl SegmentWriter {
     ) -> Result<(), FileError> {
         assert!(self.holds(total));
         let (start, nonce) = (self.position, self.segment.nonce());
-        if let Some(scratch) = &mut self.scratch {
-            scratch.clear();
-            scratch.resize(total, 0);
-            let behind_word = &mut scratch[format::COMMIT_WORD_BYTES..];
-            let first = encode_all(frames, nonce, behind_word);
-            if let Err(failure) = self.write_committed(start, first) {
-                self.spoiled = true;
-                return Err(failure);
+        match self.way {
+            Way::Mapping => {
+                let first = encode_all(frames, nonce, self.frontier.unpublished(start, total));
+                self.frontier.commit(start, first);
             }
-        } else {
-            let first = encode_all(frames, nonce, self.frontier.unpublished(start, total));
-            self.frontier.commit(start, first);
+            Way::File => {
+                self.scratch.clear();
+                self.scratch.resize(total, 0);
+                let behind_word = &mut self.scratch[format::COMMIT_WORD_BYTES..];
+                let first = encode_all(frames, nonce, behind_word);
+                if let Err(failure) = self.write_committed(start, first) {
+                    self.spoiled = true;
+                    return Err(failure);
+                }
+            }
         }
         self.position = start + total;
         self.frontier.publish(self.position);
@@ -123,11 +147,9 @@ impl SegmentWriter {
 
     /// Writes what stands in `scratch` to the file, its first word last.
     fn write_committed(&self, position: usize, first: u64) -> Result<(), FileError> {
-        let bytes = self
-            .scratch
-            .as_deref()
-            .expect("only called where there is one");
-        self.file.write_at(&bytes[8..], position as u64 + 8)?;
+        let behind_word = &self.scratch[format::COMMIT_WORD_BYTES..];
+        let from = position + format::COMMIT_WORD_BYTES;
+        self.file.write_at(behind_word, from as u64)?;
         self.file.write_at(&first.to_le_bytes(), position as u64)
     }
 
@@ -153,20 +175,17 @@ impl SegmentWriter {
     pub(crate) fn pad(&mut self) -> Result<(), FileError> {
         let end = format::next_sector(self.position);
         if end > self.position {
-            if self.scratch.is_some() {
-                match self
-                    .file
-                    .write_at(&PAD_WORD.to_le_bytes(), self.position as u64)
-                {
+            let word = PAD_WORD.to_le_bytes();
+            match self.way {
+                Way::Mapping => self.frontier.commit(self.position, PAD_WORD),
+                Way::File => match self.file.write_at(&word, self.position as u64) {
                     // Nothing follows in this sector then.
                     Err(e) if e.is_storage_full() => {
                         self.spoiled = true;
                         return Ok(());
                     }
                     written => written?,
-                }
-            } else {
-                self.frontier.commit(self.position, PAD_WORD);
+                },
             }
             self.position = end;
             self.frontier.publish(end);
@@ -195,7 +214,7 @@ impl SegmentWriter {
     pub(crate) fn seal(&mut self, footer: &Footer) -> Result<(), FileError> {
         self.spoiled = true;
         let bytes = footer.encode();
-        if self.scratch.is_some() {
+        if self.way == Way::File {
             return write_footer(&self.file, self.frames_end, &bytes);
         }
         self.frontier

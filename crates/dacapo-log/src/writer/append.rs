@@ -16,7 +16,7 @@ use crate::offset::Offset;
 use crate::prepare::Size;
 use crate::scan;
 use crate::segment::{self, Segment};
-use crate::segment_writer::SegmentWriter;
+use crate::segment_writer::{SegmentWriter, Way};
 use crate::stamp::Stamp;
 use crate::topic::Topic;
 
@@ -34,6 +34,10 @@ pub(super) struct Appender {
     pub(super) names_changed: bool,
     /// The flusher knows that there is something to flush.
     pub(super) flush_scheduled: bool,
+    /// Bytes of frames since the last flush.
+    pub(super) unflushed_bytes: usize,
+    /// Somebody waited for the last flush, and it was a small one.
+    pub(super) flushes_are_awaited: bool,
     /// What was appended before is flushed, and nothing is appended after.
     pub(super) closing: bool,
 }
@@ -75,6 +79,22 @@ impl<'a> NewRecord<'a> {
         format::frame_bytes(label_bytes, self.payload.len())
     }
 }
+
+impl Appender {
+    /// The way for the next `total` bytes: what is soon synced goes through the file.
+    #[inline]
+    fn way(&mut self, total: usize) -> Way {
+        self.unflushed_bytes = self.unflushed_bytes.saturating_add(total);
+        match self.flushes_are_awaited && self.unflushed_bytes <= SMALL_FLUSH_BYTES {
+            true => Way::File,
+            false => Way::Mapping,
+        }
+    }
+}
+
+/// Up to so many bytes, a sync takes longer where they were stored through the mapping than writing
+/// them through the file does: see "Findings" in docs/architecture.md.
+pub(super) const SMALL_FLUSH_BYTES: usize = 64 << 10;
 
 /// The segment that is appended to.
 pub(super) struct Active {
@@ -188,6 +208,7 @@ impl Writer {
         {
             self.roll(appender, total, next)?;
         }
+        let way = appender.way(total);
         let active = appender
             .segment
             .as_mut()
@@ -195,6 +216,7 @@ impl Writer {
         let now = clock::now_micros().max(appender.last_timestamp_micros);
         let relative = active.segment().relative(first);
         let start = active.writer.position();
+        active.writer.go_by(way);
         if let Err(cause) = active
             .writer
             .write(frames(records.clone(), stamp, relative, now), total)
@@ -268,7 +290,6 @@ impl Writer {
             prepared.header.file_bytes,
             prepared.frontier,
             format::FRAMES_START,
-            self.through_mapping(),
         );
         let begin = Begin {
             base,

@@ -39,11 +39,11 @@ impl Writer {
     }
 
     fn close_cleanly(&self, meta: &mut MetaFile) -> Result<(), SyncError> {
-        let _turn = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turns.take(|| false);
         // With the turn: a flush that was at work is done, and may have failed.
         self.check_poison()?;
         self.leave_spoiled_segment()?;
-        let next = self.sync_appended()?;
+        let next = self.sync_appended(false)?;
         let appender = self.appender();
         let (base, end_position) = match &appender.segment {
             Some(active) => (active.segment().base(), active.writer.position()),

@@ -1,24 +1,40 @@
 //! Flushing: group commit, and the durable watermark.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
 
 use super::Writer;
+use super::append::SMALL_FLUSH_BYTES;
 use crate::error::{FileError, SyncError};
 use crate::offset::Offset;
 use crate::sync::thread;
+
+/// On whose behalf a flush is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlushBy {
+    /// Of one who waits for it.
+    Caller,
+    /// Of the interval, or of those who wait for the durable watermark.
+    Background,
+}
 
 impl Writer {
     /// Makes everything appended so far durable, and returns the offset before which all is.
     ///
     /// One flush runs at a time; those who wait for it find their records covered by it, or by
     /// the next one, which covers all of them: group commit.
-    pub(crate) fn flush(&self) -> Result<Offset, SyncError> {
+    pub(crate) fn flush(&self, by: FlushBy) -> Result<Offset, SyncError> {
         let target = self.shared.visible.get();
         if self.shared.durable.get() >= target {
             return Ok(self.shared.durable.get());
         }
-        let flushed = self.flush_in_turn(target);
+        let is_done = || self.shared.durable.get() >= target;
+        let Some(turn) = self.turns.take(is_done) else {
+            return Ok(self.shared.durable.get());
+        };
+        turn.gather(|| self.shared.visible.get().since(self.shared.durable.get()));
+        let flushed = self.flush_in_turn(by);
+        drop(turn);
         // Without the turn: a waker is code of the caller's.
         match &flushed {
             Ok(_) => {
@@ -32,13 +48,10 @@ impl Writer {
         flushed
     }
 
-    fn flush_in_turn(&self, target: Offset) -> Result<Offset, SyncError> {
-        let _turn = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.shared.durable.get() >= target {
-            return Ok(self.shared.durable.get());
-        }
+    fn flush_in_turn(&self, by: FlushBy) -> Result<Offset, SyncError> {
         self.check_poison()?;
-        let durable = self.sync_appended()?;
+        let is_awaited = by == FlushBy::Caller || self.shared.durable.is_waited_for();
+        let durable = self.sync_appended(is_awaited)?;
         self.mark(durable)?;
         Ok(durable)
     }
@@ -58,10 +71,12 @@ impl Writer {
 
     /// Syncs all that was appended, oldest first, and raises the durable watermark, which the caller
     /// announces. With the turn.
-    pub(super) fn sync_appended(&self) -> Result<Offset, SyncError> {
+    pub(super) fn sync_appended(&self, is_awaited: bool) -> Result<Offset, SyncError> {
         let mut appender = self.appender();
         let target = appender.next;
         appender.flush_scheduled = false;
+        let flushed_bytes = std::mem::take(&mut appender.unflushed_bytes);
+        appender.flushes_are_awaited = is_awaited && flushed_bytes <= SMALL_FLUSH_BYTES;
         let sealed = std::mem::take(&mut appender.unsynced);
         let names_changed = std::mem::take(&mut appender.names_changed);
         let active = match &mut appender.segment {
@@ -97,7 +112,7 @@ impl Writer {
         let flush = move || {
             while flushing.flusher.next_order() {
                 // A failure has poisoned the log, and is told to all who append or wait.
-                let _ = flushing.flush();
+                let _ = flushing.flush(FlushBy::Background);
             }
         };
         let thread = thread::Builder::new()

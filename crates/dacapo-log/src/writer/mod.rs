@@ -1,8 +1,8 @@
 //! The writing side of an open log: append, roll, flush, prune, close.
 //!
 //! One lock orders the appends, and is held for a copy and a checksum; appends with a stamp take
-//! another one before it. A third one lets one flush run at a time, and is never held while appending. After a failed write or sync nothing more is
-//! acknowledged: see docs/durability.md.
+//! another one before it. One flush runs at a time, whose turn it is, and nobody waits for that while
+//! appending. After a failed write or sync nothing more is acknowledged: see docs/durability.md.
 
 mod append;
 mod append_once;
@@ -11,12 +11,15 @@ mod compact;
 mod flush;
 mod keeper;
 mod prune;
+mod turns;
 
 use std::sync::{Arc, PoisonError};
 
 pub(crate) use self::append::NewRecord;
 use self::append::{Active, Appender};
+pub(crate) use self::flush::FlushBy;
 use self::keeper::Keeper;
+use self::turns::Turns;
 use crate::disk::DiskFile;
 use crate::error::{FileError, SyncError};
 use crate::flusher::Flusher;
@@ -57,8 +60,7 @@ pub(crate) struct Writer {
     /// writer's to remove once the log's lock is given up. Locked before custody; no code of
     /// the caller's runs meanwhile.
     rewriting: Mutex<()>,
-    /// Held by the one flush that runs.
-    flushing: Mutex<()>,
+    turns: Turns,
     flusher: Flusher,
     keeper: Keeper,
     preparer: Preparer,
@@ -107,6 +109,8 @@ impl Writer {
             unsynced: Vec::new(),
             names_changed: false,
             flush_scheduled: false,
+            unflushed_bytes: 0,
+            flushes_are_awaited: false,
             closing: false,
         };
         let segment_bytes_max = usize::try_from(options.segment_bytes_max).expect("at most 1 GiB");
@@ -120,7 +124,7 @@ impl Writer {
             rolled: AtomicBool::new(false),
             compacting: Mutex::new(()),
             rewriting: Mutex::new(()),
-            flushing: Mutex::new(()),
+            turns: Turns::new(),
             flusher: Flusher::new(options.flush),
             keeper: Keeper::new(options.retention, options.compaction),
             options,
