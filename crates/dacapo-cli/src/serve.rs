@@ -12,8 +12,8 @@ use anyhow::Context;
 use axum::Router;
 use clap::ValueEnum;
 use dacapo_log::{Compaction, Log};
-use dacapo_server::auth::Tokens;
-use dacapo_server::connections::Bounded;
+use dacapo_server::auth::{AuthConfig, Authorizer, Right};
+use dacapo_server::connections::{ConnectionsConfig, Server};
 use dacapo_server::metrics::Metrics;
 use dacapo_server::streams::{Streams, StreamsConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -85,7 +85,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = parse_bytes)]
     page_bytes_max: u64,
 
-    /// How many clients may be connected at once; others wait
+    /// How many clients may be connected at once; others are answered 503
     #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
     connections_max: usize,
 
@@ -133,7 +133,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     log_to_stderr(args.log_form);
     allow_many_connections();
-    let tokens = args.token_file.as_ref().map(Tokens::load).transpose()?;
+    let auth = args.token_file.as_ref().map(|token_file| {
+        Authorizer::load(AuthConfig {
+            token_file: Some(token_file.clone()),
+            ..AuthConfig::default()
+        })
+    });
+    let auth = auth.transpose()?;
     let log = Log::options()
         .segment_bytes_max(args.segment_bytes_max)
         .compaction(Compaction::default())
@@ -141,7 +147,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(args, &log, tokens));
+    let served = runtime.block_on(serve(args, &log, auth));
     // Whoever still reads is cut off.
     runtime.shutdown_background();
     let closed = log.close();
@@ -151,7 +157,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(crate::OK)
 }
 
-async fn serve(args: &Args, log: &Log, tokens: Option<Tokens>) -> anyhow::Result<()> {
+async fn serve(args: &Args, log: &Log, auth: Option<Authorizer>) -> anyhow::Result<()> {
     // Before anybody can know that it runs.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let listener = TcpListener::bind(args.listen).await;
@@ -159,23 +165,24 @@ async fn serve(args: &Args, log: &Log, tokens: Option<Tokens>) -> anyhow::Result
     let address = listener.local_addr()?;
     let shutdown = CancellationToken::new();
     let metrics = Metrics::default();
-    let app = app(args, log, tokens.as_ref(), &shutdown, &metrics)?;
-    let ended = shutdown.clone().cancelled_owned();
-    let listener = Bounded::new(listener, args.connections_max)
-        .counted_in(&metrics)
-        .idle_max(args.idle_timeout);
-    let server = axum::serve(listener, app).with_graceful_shutdown(ended);
-    let mut server = std::pin::pin!(std::future::IntoFuture::into_future(server));
+    let app = app(args, log, auth.as_ref(), &shutdown, &metrics)?;
+    let config = ConnectionsConfig {
+        connections_max: args.connections_max,
+        idle_timeout: args.idle_timeout,
+        ..ConnectionsConfig::default()
+    };
+    let server = Server::new(listener).config(config).counted_in(&metrics);
+    let mut server = std::pin::pin!(server.serve(app, shutdown.clone()));
 
     tracing::info!(%address, dir = %args.dir.display(), next = %log.next_offset(), "serving");
     // For those who asked for any free port, and who wait until it runs.
     crate::print(format!("Listening on http://{address}\n"))?;
     loop {
         tokio::select! {
-            ended = &mut server => return ended.context("the server ended"),
+            () = &mut server => anyhow::bail!("the server ended"),
             _ = signals.interrupt.recv() => break,
             _ = signals.terminate.recv() => break,
-            _ = signals.hangup.recv() => match tokens.as_ref().map(Tokens::reload) {
+            _ = signals.hangup.recv() => match auth.as_ref().map(Authorizer::reload) {
                 Some(Ok(())) => tracing::info!("the tokens were read again"),
                 Some(Err(error)) => tracing::error!(%error, "the tokens are those of before"),
                 None => {}
@@ -185,7 +192,7 @@ async fn serve(args: &Args, log: &Log, tokens: Option<Tokens>) -> anyhow::Result
     tracing::info!("shutting down");
     shutdown.cancel();
     match tokio::time::timeout(args.grace, server).await {
-        Ok(ended) => ended.context("the server ended"),
+        Ok(()) => Ok(()),
         Err(_) => {
             tracing::warn!(grace = ?args.grace, "clients that still read are cut off");
             Ok(())
@@ -196,7 +203,7 @@ async fn serve(args: &Args, log: &Log, tokens: Option<Tokens>) -> anyhow::Result
 fn app(
     args: &Args,
     log: &Log,
-    tokens: Option<&Tokens>,
+    auth: Option<&Authorizer>,
     shutdown: &CancellationToken,
     metrics: &Metrics,
 ) -> anyhow::Result<Router> {
@@ -206,18 +213,19 @@ fn app(
         body_bytes_max: usize::try_from(args.body_bytes_max)?,
         page_bytes_max: usize::try_from(args.page_bytes_max)?,
         cors: args.cors,
-        private: tokens.is_some(),
+        auth: auth.cloned(),
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),
         ..StreamsConfig::default()
     };
     let streams = Streams::new(log.clone(), config);
-    let app = streams.router().merge(metrics.router());
+    let counted = match auth {
+        Some(auth) => auth.require(metrics.router(), Right::Read, ""),
+        None => metrics.router(),
+    };
+    let app = streams.router().merge(counted);
     tokio::spawn(sweep(streams, args.sweep_interval));
-    Ok(match tokens {
-        Some(tokens) => tokens.protect(app),
-        None => app,
-    })
+    Ok(app)
 }
 
 /// Looking at all streams takes a while in which nothing much can have changed.

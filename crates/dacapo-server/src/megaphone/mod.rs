@@ -25,7 +25,6 @@ mod config;
 mod create;
 mod eid;
 mod failure;
-mod keys;
 mod metrics;
 mod rate;
 mod read;
@@ -35,14 +34,17 @@ mod sweep;
 mod webhook;
 mod write;
 
+pub use crate::keys::KeysError;
 pub use config::{MegaphoneConfig, Statuses, Webhook};
-pub use keys::KeysError;
 pub use service::LoadError;
 pub use webhook::WebhookError;
 
-use keys::Keys;
+use crate::keys::Keys;
 use service::Service;
 use webhook::Teller;
+
+/// The name of the key file, in the directory of the log, unless the configuration names another.
+const KEYS_FILE_NAME: &str = "megaphone.keys";
 
 /// Channels cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +110,7 @@ pub fn router(log: Log, config: MegaphoneConfig) -> Result<Router, MegaphoneErro
         });
     }
     let keys_file = config.keys_file.clone();
-    let keys_file = keys_file.unwrap_or_else(|| log.dir().join(keys::FILE_NAME));
+    let keys_file = keys_file.unwrap_or_else(|| log.dir().join(KEYS_FILE_NAME));
     let keys = Keys::load_or_create(&keys_file)?;
     let webhooks = config.webhooks.iter();
     let tellers = webhooks.map(|webhook| Teller::new(webhook, &log, config.shutdown.clone()));

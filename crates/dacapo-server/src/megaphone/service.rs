@@ -11,16 +11,19 @@ use super::address::{Address, ChannelId, Role};
 use super::channel::{self, Channel, Ended};
 use super::config::MegaphoneConfig;
 use super::failure::{Code, Failure};
-use super::keys::Keys;
 use super::metrics::Metrics;
 use super::rate::Rate;
 use super::stored::{self, ChannelRecord, Ending, control_topic};
+use crate::auth::{Authorizer, Grants};
+use crate::keys::Keys;
 
 pub(crate) struct Service {
     pub(crate) log: Log,
     pub(crate) config: MegaphoneConfig,
     pub(crate) keys: Keys,
     pub(crate) metrics: Metrics,
+    /// Who says the admin's token.
+    pub(crate) admin: Option<Authorizer>,
     creates: Option<Rate>,
     /// All that there are, in the order of their names. What is not here is not in the log.
     channels: Mutex<BTreeMap<ChannelId, Arc<Channel>>>,
@@ -66,7 +69,9 @@ pub enum LoadError {
 impl Service {
     pub(crate) fn load(log: Log, config: MegaphoneConfig, keys: Keys) -> Result<Self, LoadError> {
         let channels = load_channels(&log)?;
+        let admin = config.admin_token.clone();
         Ok(Self {
+            admin: admin.map(|token| Authorizer::of_token(token, Grants::all())),
             creates: config.creates_per_second.map(Rate::new),
             metrics: Metrics::new(),
             channels: Mutex::new(channels),

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
-use subtle::ConstantTimeEq;
+
+use crate::auth::{Authorizer, Denied, Grants, Identity, Right};
+use crate::limits::{RateLimits, Subscriptions};
 
 /// Options of the realtime faces, for [`router`](super::router()).
 ///
@@ -19,7 +22,10 @@ use subtle::ConstantTimeEq;
 #[derive(Clone)]
 #[must_use]
 pub struct RealtimeConfig {
-    token: Option<String>,
+    /// Who may read which topic.
+    auth: Option<(Authorizer, String)>,
+    pub(super) rate: Option<RateLimits>,
+    pub(super) subscriptions: Subscriptions,
     origins: Vec<String>,
     pub(super) keep_alive_interval: Duration,
     pub(super) retry: Duration,
@@ -28,7 +34,9 @@ pub struct RealtimeConfig {
 impl Default for RealtimeConfig {
     fn default() -> Self {
         Self {
-            token: None,
+            auth: None,
+            rate: None,
+            subscriptions: Subscriptions::default(),
             origins: Vec::new(),
             keep_alive_interval: Duration::from_secs(30),
             retry: Duration::from_secs(3),
@@ -39,8 +47,27 @@ impl Default for RealtimeConfig {
 impl RealtimeConfig {
     /// Lets in only those who say this token: in the header `authorization: Bearer`, or, because browsers
     /// cannot set that of an `EventSource` or a WebSocket, as `?access_token=`. Everybody by default.
-    pub fn bearer_token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(token.into());
+    pub fn bearer_token(self, token: impl Into<String>) -> Self {
+        self.auth(Authorizer::of_token(token, Grants::all()), "")
+    }
+
+    /// Lets in only those who may read `topic`; with an empty one, all topics. A stream ends when the token
+    /// that it was asked for with expires.
+    pub fn auth(mut self, auth: Authorizer, topic: impl Into<String>) -> Self {
+        self.auth = Some((auth, topic.into()));
+        self
+    }
+
+    /// Lets each client connect no more often; as often as it likes by default.
+    pub fn rate(mut self, rate: RateLimits) -> Self {
+        self.rate = Some(rate);
+        self
+    }
+
+    /// Lets no more follow at once, with those of other faces that share it; 503 beyond that. As many as
+    /// there are connections by default.
+    pub fn subscriptions(mut self, subscriptions: Subscriptions) -> Self {
+        self.subscriptions = subscriptions;
         self
     }
 
@@ -65,14 +92,18 @@ impl RealtimeConfig {
         self
     }
 
-    /// Whether a request says the token, if there is one.
-    pub(super) fn knows(&self, headers: &HeaderMap, access_token: Option<&str>) -> bool {
-        let Some(token) = &self.token else {
-            return true;
+    /// Whose request this is, if it says a token that is good here; `None` where none is asked for.
+    pub(super) fn check(&self, parts: &Parts) -> Result<Option<Identity>, Denied> {
+        let Some((auth, topic)) = &self.auth else {
+            return Ok(None);
         };
-        let header = headers.get(AUTHORIZATION).and_then(bearer);
-        let said = header.or(access_token.map(str::as_bytes));
-        said.is_some_and(|said| said.ct_eq(token.as_bytes()).into())
+        let identity = auth.identify_parts(parts)?;
+        identity.may(Right::Read, topic)?;
+        Ok(Some(identity))
+    }
+
+    pub(super) fn authorizer(&self) -> Option<&Authorizer> {
+        self.auth.as_ref().map(|(auth, _)| auth)
     }
 
     /// Whether pages of this origin are let in, wherever the server is.
@@ -96,11 +127,6 @@ impl RealtimeConfig {
     }
 }
 
-fn bearer(header: &HeaderValue) -> Option<&[u8]> {
-    let (scheme, token) = header.as_bytes().split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
-}
-
 /// Whether an origin is of this machine, at any port.
 fn is_local(origin: &str) -> bool {
     let host = origin.strip_prefix("http://");
@@ -117,7 +143,7 @@ fn is_local(origin: &str) -> bool {
 impl fmt::Debug for RealtimeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RealtimeConfig")
-            .field("has_token", &self.token.is_some())
+            .field("has_token", &self.auth.is_some())
             .field("origins", &self.origins)
             .field("keep_alive_interval", &self.keep_alive_interval)
             .field("retry", &self.retry)
@@ -135,29 +161,6 @@ mod tests {
             (name, HeaderValue::from_static(value))
         });
         pairs.collect()
-    }
-
-    #[test]
-    fn the_token_is_said_by_header_or_by_query_and_the_header_counts() {
-        let config = RealtimeConfig::default().bearer_token("tea");
-        let says = |value| headers(&[("authorization", value)]);
-        assert!(config.knows(&says("Bearer tea"), None));
-        assert!(config.knows(&says("bearer tea"), None));
-        assert!(config.knows(&headers(&[]), Some("tea")));
-        for wrong in [
-            "Bearer te",
-            "Bearer tea ",
-            "Bearer ",
-            "Basic tea",
-            "tea",
-            "",
-        ] {
-            assert!(!config.knows(&says(wrong), None), "{wrong:?}");
-        }
-        assert!(!config.knows(&says("Bearer milk"), Some("tea")));
-        assert!(!config.knows(&headers(&[]), Some("milk")));
-        assert!(!config.knows(&headers(&[]), None));
-        assert!(RealtimeConfig::default().knows(&headers(&[]), None));
     }
 
     #[test]
