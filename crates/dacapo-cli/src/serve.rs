@@ -1,6 +1,6 @@
-//! `dacapo serve`: a log's streams over HTTP.
+//! `dacapo serve`: a log over HTTP, by each of the protocols of the crate `dacapo-server`.
 //!
-//! The protocol is the crate `dacapo-server`'s. Here: what is served to whom, and an orderly end.
+//! Here: what is asked for, and an orderly end. Which faces there are is in `faces`.
 
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -9,29 +9,31 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use clap::ValueEnum;
-use dacapo_log::{Compaction, Log};
+use dacapo_log::{Compaction, Log, Topic};
 use dacapo_server::auth::Tokens;
 use dacapo_server::connections::Bounded;
 use dacapo_server::metrics::Metrics;
-use dacapo_server::streams::{Streams, StreamsConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use crate::UsageError;
 use crate::amounts::{parse_bytes, parse_duration};
 
-/// Serve a log's streams over HTTP: the Durable Streams protocol
+mod door;
+mod faces;
+
+use faces::{Face, Faces};
+
+/// Serve a log over HTTP: Durable Streams, realtime events, Phoenix channels, Megaphone's channels
 ///
-/// Clients create streams, append to them, replay them from any offset and follow them live. What is
-/// acknowledged survives a power cut, and readers see nothing that does not. Each stream is a topic
-/// of the log, and its control records are the topic `__ds/` and its name.
+/// What one of these appends, the others replay and follow: a stream, the topic of a Phoenix channel
+/// and the realtime events are topics of the one log. What is acknowledged survives a power cut, and
+/// readers see nothing that does not. Topics that begin with `__` are the server's own.
 ///
-/// Ends with SIGINT or SIGTERM: appends are finished, reads that wait are answered, the log is
-/// closed. SIGHUP reads the file of tokens again.
+/// Ends with SIGINT or SIGTERM: appends are finished, reads that wait are answered, clients are told to
+/// come back, the log is closed. SIGHUP reads the file of tokens again.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -42,10 +44,17 @@ Examples:
   curl http://127.0.0.1:4437/v1/stream/notes
   curl -N 'http://127.0.0.1:4437/v1/stream/notes?offset=-1&live=sse'
 
-/metrics is for Prometheus; with tokens, it takes one with the right to read all streams.
+  curl -N 'http://127.0.0.1:4437/v1/events?from=oldest'
+
+/v1/stream/ has the streams, /v1/events and /ws the realtime events, which are the records of one topic
+of JSON, /socket the Phoenix channels, and /create, /read/, /write/ and so on Megaphone's. /health is for
+whoever looks whether it runs.
+
+/metrics is for Prometheus; with tokens, it takes one with the right to read all topics.
 
 A file of tokens has one a line, TOKEN RIGHTS [PREFIX]: rights are read, append and admin, with commas
-between, and a prefix limits them to streams whose names begin with it.
+between, and a prefix limits them to topics whose names begin with it. It is said as `Authorization: Bearer`, to
+/v1/events and /ws also as ?access_token=, and by phoenix.js as authToken.
 
 Beyond this machine, put it behind a proxy that speaks TLS: tokens are sent as they are.")]
 pub(crate) struct Args {
@@ -64,6 +73,15 @@ pub(crate) struct Args {
     /// Let everybody in, also from other machines
     #[arg(long, conflicts_with = "token_file")]
     insecure: bool,
+
+    /// By which protocols it is served, with commas between
+    #[arg(long, value_name = "FACES", value_delimiter = ',', num_args = 1..,
+          default_value = "streams,realtime,phoenix,megaphone")]
+    faces: Vec<Face>,
+
+    /// The topic whose records are the realtime events
+    #[arg(long, value_name = "TOPIC", default_value = "events")]
+    realtime_topic: Topic,
 
     /// Let scripts of any web site use the streams
     #[arg(long)]
@@ -136,6 +154,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let tokens = args.token_file.as_ref().map(Tokens::load).transpose()?;
     let log = Log::options()
         .segment_bytes_max(args.segment_bytes_max)
+        // Of Megaphone's channels, the newest record is the state.
+        .topic_limit("__mp/c/", 1)
+        .topic_limit("__mp/told/", 1)
         .compaction(Compaction::default())
         .open(&args.dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -157,10 +178,9 @@ async fn serve(args: &Args, log: &Log, tokens: Option<Tokens>) -> anyhow::Result
     let listener = TcpListener::bind(args.listen).await;
     let listener = listener.with_context(|| format!("cannot listen at {}", args.listen))?;
     let address = listener.local_addr()?;
-    let shutdown = CancellationToken::new();
     let metrics = Metrics::default();
-    let app = app(args, log, tokens.as_ref(), &shutdown, &metrics)?;
-    let ended = shutdown.clone().cancelled_owned();
+    let (faces, app) = Faces::open(args, log, tokens.as_ref(), &metrics)?;
+    let ended = faces.ending().cancelled_owned();
     let listener = Bounded::new(listener, args.connections_max)
         .counted_in(&metrics)
         .idle_max(args.idle_timeout);
@@ -176,63 +196,22 @@ async fn serve(args: &Args, log: &Log, tokens: Option<Tokens>) -> anyhow::Result
             _ = signals.interrupt.recv() => break,
             _ = signals.terminate.recv() => break,
             _ = signals.hangup.recv() => match tokens.as_ref().map(Tokens::reload) {
-                Some(Ok(())) => tracing::info!("the tokens were read again"),
+                Some(Ok(())) => {
+                    tracing::info!("the tokens were read again");
+                    faces.tokens_were_read_again();
+                }
                 Some(Err(error)) => tracing::error!(%error, "the tokens are those of before"),
                 None => {}
             },
         }
     }
     tracing::info!("shutting down");
-    shutdown.cancel();
-    match tokio::time::timeout(args.grace, server).await {
+    let ending = async { tokio::join!(faces.end(), server).1 };
+    match tokio::time::timeout(args.grace, ending).await {
         Ok(ended) => ended.context("the server ended"),
         Err(_) => {
             tracing::warn!(grace = ?args.grace, "clients that still read are cut off");
             Ok(())
-        }
-    }
-}
-
-fn app(
-    args: &Args,
-    log: &Log,
-    tokens: Option<&Tokens>,
-    shutdown: &CancellationToken,
-    metrics: &Metrics,
-) -> anyhow::Result<Router> {
-    let config = StreamsConfig {
-        long_poll_timeout: args.long_poll_timeout,
-        sse_duration: args.sse_duration,
-        body_bytes_max: usize::try_from(args.body_bytes_max)?,
-        page_bytes_max: usize::try_from(args.page_bytes_max)?,
-        cors: args.cors,
-        private: tokens.is_some(),
-        shutdown: shutdown.clone(),
-        metrics: metrics.clone(),
-        ..StreamsConfig::default()
-    };
-    let streams = Streams::new(log.clone(), config);
-    let app = streams.router().merge(metrics.router());
-    tokio::spawn(sweep(streams, args.sweep_interval));
-    Ok(match tokens {
-        Some(tokens) => tokens.protect(app),
-        None => app,
-    })
-}
-
-/// Looking at all streams takes a while in which nothing much can have changed.
-const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(10);
-
-/// Deletes streams whose time is over, for as long as the server runs.
-async fn sweep(streams: Streams, interval: Duration) {
-    loop {
-        tokio::time::sleep(interval.max(SWEEP_INTERVAL_MIN)).await;
-        let streams = streams.clone();
-        match tokio::task::spawn_blocking(move || streams.delete_expired()).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(deleted)) => tracing::info!(deleted, "the time of some streams was over"),
-            Ok(Err(error)) => tracing::warn!(%error, "not all streams could be looked at"),
-            Err(error) => tracing::error!(%error, "looking at the streams failed"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Who may do what: bearer tokens, from a file that can be changed while the server runs.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::{fmt, fs, io};
 
 use axum::Router;
@@ -59,11 +59,26 @@ struct Rights {
     admin: bool,
 }
 
+/// What somebody wants to do with a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Right {
+pub enum Right {
+    /// Get its records.
     Read,
+    /// Append to it.
     Append,
+    /// Everything, deleting too.
     Admin,
+}
+
+/// Why a token does not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// There is no token, or it is not known here.
+    #[error("send a token that is known here: `Authorization: Bearer TOKEN`")]
+    Unknown,
+    /// It does not reach so far.
+    #[error("the token does not allow this, or not with this topic")]
+    Forbidden,
 }
 
 /// A file of tokens cannot be used.
@@ -128,29 +143,39 @@ impl Tokens {
         router.layer(middleware::from_fn_with_state(self.clone(), check))
     }
 
-    fn check(&self, request: &Request) -> Result<(), Problem> {
+    /// Whether a token allows this with a topic; with an empty one, whether it does with all topics.
+    ///
+    /// # Errors
+    /// See [`Denied`].
+    pub fn check(&self, token: Option<&[u8]>, right: Right, topic: &str) -> Result<(), Denied> {
+        let grants = self.grants();
+        let grant = find(&grants, token).ok_or(Denied::Unknown)?;
+        match grant.allows(right, topic) {
+            true => Ok(()),
+            false => Err(Denied::Forbidden),
+        }
+    }
+
+    /// Whether a token is one of these, whatever it is good for.
+    #[must_use]
+    pub fn knows(&self, token: Option<&[u8]>) -> bool {
+        find(&self.grants(), token).is_some()
+    }
+
+    fn grants(&self) -> RwLockReadGuard<'_, Vec<Grant>> {
+        let grants = self.inner.grants.read();
+        grants.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_request(&self, request: &Request) -> Result<(), Problem> {
         // What a browser asks before it sends a token.
         if request.method() == Method::OPTIONS {
             return Ok(());
         }
-        let token = bearer(request.headers());
-        let grants = self
-            .inner
-            .grants
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut found = None;
-        for grant in &*grants {
-            // All of them, whichever it is.
-            let is_it = grant.token.as_bytes().ct_eq(token.unwrap_or_default());
-            if bool::from(is_it) {
-                found = Some(grant);
-            }
-        }
-        let Some(grant) = found.filter(|_| token.is_some()) else {
+        let grants = self.grants();
+        let Some(grant) = find(&grants, bearer(request.headers())) else {
             let challenge = HeaderValue::from_static("Bearer realm=\"dacapo\"");
-            let detail = "send a token that is known here: `Authorization: Bearer TOKEN`";
-            let problem = Problem::new(StatusCode::UNAUTHORIZED, detail);
+            let problem = Problem::new(StatusCode::UNAUTHORIZED, Denied::Unknown.to_string());
             return Err(problem.with(WWW_AUTHENTICATE, challenge));
         };
         let right = match *request.method() {
@@ -179,13 +204,27 @@ impl Tokens {
 }
 
 async fn check(State(tokens): State<Tokens>, request: Request, next: Next) -> Response {
-    match tokens.check(&request) {
+    match tokens.check_request(&request) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+/// What a token is good for, if it is known.
+fn find<'a>(grants: &'a [Grant], token: Option<&[u8]>) -> Option<&'a Grant> {
+    let token = token?;
+    let mut found = None;
+    for grant in grants {
+        // All of them, whichever it is.
+        if bool::from(grant.token.as_bytes().ct_eq(token)) {
+            found = Some(grant);
+        }
+    }
+    found
+}
+
+/// The token in a request's headers.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let value = headers.get(AUTHORIZATION)?.as_bytes();
     let (scheme, token) = value.split_at_checked(b"Bearer ".len())?;
     let token = token.trim_ascii();
@@ -276,7 +315,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(name, *value);
         }
-        let checked = tokens.check(&request.body(Body::empty()).unwrap());
+        let checked = tokens.check_request(&request.body(Body::empty()).unwrap());
         checked
             .err()
             .map(|problem| problem.into_response().status())

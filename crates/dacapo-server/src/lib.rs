@@ -47,6 +47,7 @@ pub mod metrics;
 pub mod phoenix;
 mod problem;
 pub mod realtime;
+mod reserved;
 pub mod resume;
 pub mod sse;
 pub mod streams;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
@@ -16,6 +15,7 @@ use super::body;
 use super::failure::{Code, Failure};
 use super::service::Service;
 use super::stored::Ending;
+use crate::auth::{self, Denied, Right};
 
 /// How many channels are listed where the request does not say.
 const LIMIT: usize = 50;
@@ -97,18 +97,33 @@ pub(crate) async fn delete(
 
 impl Service {
     fn check_admin(&self, headers: &HeaderMap) -> Result<(), Failure> {
-        let Some(token) = &self.config.admin_token else {
-            // As if there were nothing here.
-            return Err(Failure::new(Code::NotFound, "this server has no admins"));
-        };
-        let said = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
-        let said = said.and_then(|value| value.strip_prefix(b"Bearer "));
-        match said.is_some_and(|said| said.ct_eq(token.as_bytes()).into()) {
-            true => Ok(()),
-            false => Err(Failure::new(
+        let said = auth::bearer(headers);
+        let own = self.config.admin_token.as_ref();
+        if own.is_some_and(|own| said.is_some_and(|said| said.ct_eq(own.as_bytes()).into())) {
+            return Ok(());
+        }
+        if self.config.tokens.is_some() {
+            return self.check_token(headers, Right::Admin);
+        }
+        match own {
+            Some(_) => Err(Failure::new(
                 Code::Unauthorized,
                 "say the admin's token: `authorization: Bearer TOKEN`",
             )),
+            // As if there were nothing here.
+            None => Err(Failure::new(Code::NotFound, "this server has no admins")),
         }
+    }
+
+    /// Whether somebody has this right to all topics, where that takes a token.
+    pub(crate) fn check_token(&self, headers: &HeaderMap, right: Right) -> Result<(), Failure> {
+        let Some(tokens) = &self.config.tokens else {
+            return Ok(());
+        };
+        let checked = tokens.check(auth::bearer(headers), right, "");
+        checked.map_err(|denied| match denied {
+            Denied::Unknown => Failure::new(Code::Unauthorized, denied.to_string()),
+            Denied::Forbidden => Failure::new(Code::Forbidden, denied.to_string()),
+        })
     }
 }

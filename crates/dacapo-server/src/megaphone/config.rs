@@ -7,6 +7,9 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Tokens;
+use crate::metrics::Metrics;
+
 /// How channels are served.
 ///
 /// ```
@@ -55,7 +58,7 @@ pub struct MegaphoneConfig {
     /// How many channels can be created in a second, and at once; 1,000 by default. `None`: no limit.
     pub creates_per_second: Option<u32>,
     /// Who says this in `authorization: Bearer` may list and delete channels. `None`, as by default:
-    /// nobody.
+    /// nobody, or those whom [`tokens`](Self::tokens) let.
     pub admin_token: Option<String>,
     /// Who is told of channels that are gone; nobody by default.
     pub webhooks: Vec<Webhook>,
@@ -63,6 +66,12 @@ pub struct MegaphoneConfig {
     pub statuses: Statuses,
     /// Cancelled when the server shuts down: reads end then. Never by default.
     pub shutdown: CancellationToken,
+    /// Where is counted what is done. `None`, as by default: by itself, at `/metrics`.
+    pub metrics: Option<Metrics>,
+    /// With these, whoever creates channels needs a token that may append to all topics, and whoever
+    /// lists or deletes them one that may delete all. Addresses are good for the rest, as they are
+    /// without. `None` by default.
+    pub tokens: Option<Tokens>,
 }
 
 impl Default for MegaphoneConfig {
@@ -86,6 +95,8 @@ impl Default for MegaphoneConfig {
             webhooks: Vec::new(),
             statuses: Statuses::default(),
             shutdown: CancellationToken::new(),
+            metrics: None,
+            tokens: None,
         }
     }
 }

@@ -7,6 +7,8 @@ use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue};
 use subtle::ConstantTimeEq;
 
+use crate::auth::{Denied, Right, Tokens};
+
 /// Options of the realtime faces, for [`router`](super::router()).
 ///
 /// ```
@@ -20,6 +22,7 @@ use subtle::ConstantTimeEq;
 #[must_use]
 pub struct RealtimeConfig {
     token: Option<String>,
+    tokens: Option<(Tokens, String)>,
     origins: Vec<String>,
     pub(super) keep_alive_interval: Duration,
     pub(super) retry: Duration,
@@ -29,6 +32,7 @@ impl Default for RealtimeConfig {
     fn default() -> Self {
         Self {
             token: None,
+            tokens: None,
             origins: Vec::new(),
             keep_alive_interval: Duration::from_secs(30),
             retry: Duration::from_secs(3),
@@ -41,6 +45,13 @@ impl RealtimeConfig {
     /// cannot set that of an `EventSource` or a WebSocket, as `?access_token=`. Everybody by default.
     pub fn bearer_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// Lets in only those whose token may read `topic`; said as that of
+    /// [`bearer_token`](Self::bearer_token), which does not count then.
+    pub fn tokens(mut self, tokens: &Tokens, topic: impl Into<String>) -> Self {
+        self.tokens = Some((tokens.clone(), topic.into()));
         self
     }
 
@@ -65,14 +76,24 @@ impl RealtimeConfig {
         self
     }
 
-    /// Whether a request says the token, if there is one.
-    pub(super) fn knows(&self, headers: &HeaderMap, access_token: Option<&str>) -> bool {
-        let Some(token) = &self.token else {
-            return true;
-        };
+    /// Whether a request says a token that is good here, if it takes one.
+    pub(super) fn check(
+        &self,
+        headers: &HeaderMap,
+        access_token: Option<&str>,
+    ) -> Result<(), Denied> {
         let header = headers.get(AUTHORIZATION).and_then(bearer);
         let said = header.or(access_token.map(str::as_bytes));
-        said.is_some_and(|said| said.ct_eq(token.as_bytes()).into())
+        if let Some((tokens, topic)) = &self.tokens {
+            return tokens.check(said, Right::Read, topic);
+        }
+        let Some(token) = &self.token else {
+            return Ok(());
+        };
+        match said.is_some_and(|said| said.ct_eq(token.as_bytes()).into()) {
+            true => Ok(()),
+            false => Err(Denied::Unknown),
+        }
     }
 
     /// Whether pages of this origin are let in, wherever the server is.
@@ -117,7 +138,10 @@ fn is_local(origin: &str) -> bool {
 impl fmt::Debug for RealtimeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RealtimeConfig")
-            .field("has_token", &self.token.is_some())
+            .field(
+                "has_token",
+                &(self.token.is_some() || self.tokens.is_some()),
+            )
             .field("origins", &self.origins)
             .field("keep_alive_interval", &self.keep_alive_interval)
             .field("retry", &self.retry)
@@ -140,10 +164,11 @@ mod tests {
     #[test]
     fn the_token_is_said_by_header_or_by_query_and_the_header_counts() {
         let config = RealtimeConfig::default().bearer_token("tea");
+        let unknown = Err(Denied::Unknown);
         let says = |value| headers(&[("authorization", value)]);
-        assert!(config.knows(&says("Bearer tea"), None));
-        assert!(config.knows(&says("bearer tea"), None));
-        assert!(config.knows(&headers(&[]), Some("tea")));
+        assert_eq!(config.check(&says("Bearer tea"), None), Ok(()));
+        assert_eq!(config.check(&says("bearer tea"), None), Ok(()));
+        assert_eq!(config.check(&headers(&[]), Some("tea")), Ok(()));
         for wrong in [
             "Bearer te",
             "Bearer tea ",
@@ -152,12 +177,12 @@ mod tests {
             "tea",
             "",
         ] {
-            assert!(!config.knows(&says(wrong), None), "{wrong:?}");
+            assert_eq!(config.check(&says(wrong), None), unknown, "{wrong:?}");
         }
-        assert!(!config.knows(&says("Bearer milk"), Some("tea")));
-        assert!(!config.knows(&headers(&[]), Some("milk")));
-        assert!(!config.knows(&headers(&[]), None));
-        assert!(RealtimeConfig::default().knows(&headers(&[]), None));
+        assert_eq!(config.check(&says("Bearer milk"), Some("tea")), unknown);
+        assert_eq!(config.check(&headers(&[]), Some("milk")), unknown);
+        assert_eq!(config.check(&headers(&[]), None), unknown);
+        assert_eq!(RealtimeConfig::default().check(&headers(&[]), None), Ok(()));
     }
 
     #[test]

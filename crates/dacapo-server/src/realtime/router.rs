@@ -19,6 +19,7 @@ use super::event::RealtimeEvent;
 use super::filter::Filter;
 use super::manager::RealtimeManager;
 use super::{query, sse, websocket};
+use crate::auth::Denied;
 use crate::resume::Numbering;
 use crate::sse::LastEventId;
 
@@ -49,9 +50,14 @@ pub fn router<E: RealtimeEvent, F: Filter<E>>(
     Router::new()
         .route("/v1/events", get(events::<E, F>))
         .route("/ws", get(web_socket::<E, F>))
-        .route("/health", get(health::<E, F>))
+        .route("/health", get(clients::<E, F>))
         .layer(cors)
         .with_state(Face { manager, config })
+}
+
+/// `GET /health` alone, for servers without realtime events: `{"status":"ok","clients":0}`.
+pub fn health() -> Router {
+    Router::new().route("/health", get(async || healthy(0)))
 }
 
 struct Face<E, F> {
@@ -107,8 +113,11 @@ async fn web_socket<E: RealtimeEvent, F: Filter<E>>(
     ))
 }
 
-async fn health<E, F>(State(face): State<Face<E, F>>) -> Response {
-    let clients = face.manager.map_or(0, |manager| manager.client_count());
+async fn clients<E, F>(State(face): State<Face<E, F>>) -> Response {
+    healthy(face.manager.map_or(0, |manager| manager.client_count()))
+}
+
+fn healthy(clients: usize) -> Response {
     let body = format!(r#"{{"status":"ok","clients":{clients}}}"#);
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
@@ -119,8 +128,11 @@ impl<E, F> Face<E, F> {
         if !self.config.lets_in(headers) {
             return Err(Refusal::Origin);
         }
-        if !self.config.knows(headers, value(pairs, ACCESS_TOKEN)) {
-            return Err(Refusal::Token);
+        let access_token = value(pairs, ACCESS_TOKEN);
+        match self.config.check(headers, access_token) {
+            Ok(()) => {}
+            Err(Denied::Unknown) => return Err(Refusal::Token),
+            Err(Denied::Forbidden) => return Err(Refusal::Forbidden),
         }
         self.manager.clone().ok_or(Refusal::Unavailable)
     }
@@ -157,6 +169,7 @@ fn value<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a str> {
 enum Refusal {
     Origin,
     Token,
+    Forbidden,
     Unavailable,
     From(String),
     Filter(String),
@@ -174,6 +187,11 @@ impl IntoResponse for Refusal {
                 StatusCode::UNAUTHORIZED,
                 [(WWW_AUTHENTICATE, "Bearer")],
                 "say the token: `authorization: Bearer TOKEN`, or `?access_token=TOKEN`\n",
+            )
+                .into_response(),
+            Self::Forbidden => (
+                StatusCode::FORBIDDEN,
+                "the token does not allow to read these events\n",
             )
                 .into_response(),
             Self::Unavailable => (

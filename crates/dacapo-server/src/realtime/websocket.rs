@@ -40,6 +40,7 @@ pub(super) fn follow<E: RealtimeEvent, F: Filter<E>>(
     start: Start,
     config: &RealtimeConfig,
 ) -> Response {
+    let sockets = manager.sockets();
     // Before the client hears that it is connected: what is sent from then on, it gets.
     let follower = Follower {
         incoming: Incoming::new(manager.receiver(start)),
@@ -49,7 +50,7 @@ pub(super) fn follow<E: RealtimeEvent, F: Filter<E>>(
     let ping_interval = config.keep_alive_interval;
     upgrade
         .max_message_size(CLIENT_BYTES_MAX)
-        .on_upgrade(move |socket| follower.run(socket, ping_interval))
+        .on_upgrade(move |socket| sockets.track_future(follower.run(socket, ping_interval)))
 }
 
 /// What the server says that is no event.
