@@ -1,6 +1,6 @@
-//! `dacapo serve`: a log's streams over HTTP.
+//! `dacapo serve`: a log over HTTP, by each of the protocols of the crate `dacapo-server`.
 //!
-//! The protocol is the crate `dacapo-server`'s. Here: what is served to whom, and an orderly end.
+//! Here: what is asked for, and an orderly end. Which faces there are is in `faces`.
 
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -9,45 +9,57 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
 use clap::ValueEnum;
-use dacapo_log::{Compaction, Log};
-use dacapo_server::auth::{AuthConfig, Authorizer, Right};
-use dacapo_server::connections::{ConnectionsConfig, Server};
+use dacapo_log::{Compaction, Log, Topic};
+use dacapo_server::connections::Server;
 use dacapo_server::metrics::Metrics;
-use dacapo_server::streams::{Streams, StreamsConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use crate::UsageError;
 use crate::amounts::{parse_bytes, parse_duration};
 
-/// Serve a log's streams over HTTP: the Durable Streams protocol
+mod door;
+mod faces;
+mod security;
+
+use faces::{Face, Faces};
+use security::{Security, SecurityArgs};
+
+/// Serve a log over HTTP: Durable Streams, realtime events, Phoenix channels, Megaphone's channels
 ///
-/// Clients create streams, append to them, replay them from any offset and follow them live. What is
-/// acknowledged survives a power cut, and readers see nothing that does not. Each stream is a topic
-/// of the log, and its control records are the topic `__ds/` and its name.
+/// What one of these appends, the others replay and follow: a stream, the topic of a Phoenix channel
+/// and the realtime events are topics of the one log. What is acknowledged survives a power cut, and
+/// readers see nothing that does not. Topics that begin with `__` are the server's own.
 ///
-/// Ends with SIGINT or SIGTERM: appends are finished, reads that wait are answered, the log is
-/// closed. SIGHUP reads the file of tokens again.
+/// Ends with SIGINT or SIGTERM: appends are finished, reads that wait are answered, clients are told to
+/// come back, the log is closed. SIGHUP reads the files of tokens and
+/// keys and the certificate again.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   dacapo serve log
-  dacapo serve log --listen 0.0.0.0:4437 --token-file tokens
+  dacapo serve log --listen 0.0.0.0:4437 --token-file tokens \\
+    --tls-certificate certificate.pem --tls-key key.pem
   curl -X PUT -H 'Content-Type: text/plain' http://127.0.0.1:4437/v1/stream/notes
   curl -X POST -H 'Content-Type: text/plain' -d hello http://127.0.0.1:4437/v1/stream/notes
   curl http://127.0.0.1:4437/v1/stream/notes
   curl -N 'http://127.0.0.1:4437/v1/stream/notes?offset=-1&live=sse'
 
-/metrics is for Prometheus; with tokens, it takes one with the right to read all streams.
+  curl -N 'http://127.0.0.1:4437/v1/events?from=oldest'
+
+/v1/stream/ has the streams, /v1/events and /ws the realtime events, which are the records of one topic
+of JSON, /socket the Phoenix channels, and /create, /read/, /write/ and so on Megaphone's. /health is for
+whoever looks whether it runs.
+
+/metrics is for Prometheus; with tokens, it takes one with the right to read all topics.
 
 A file of tokens has one a line, TOKEN RIGHTS [PREFIX]: rights are read, append and admin, with commas
-between, and a prefix limits them to streams whose names begin with it.
-
-Beyond this machine, put it behind a proxy that speaks TLS: tokens are sent as they are.")]
+between, and a prefix limits them to topics whose names begin with it. A token is said as
+`Authorization: Bearer TOKEN`, and by phoenix.js as authToken. For an EventSource or a WebSocket of a
+browser, which cannot send it, POST /v1/url-tokens {\"topic\":\"notes\",\"rights\":[\"read\"]} yields one for
+?access_token=, good for a minute and one topic.")]
 pub(crate) struct Args {
     /// The log's directory; created if it is not there
     #[arg(value_name = "DIR")]
@@ -57,13 +69,17 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4437")]
     listen: SocketAddr,
 
-    /// Let in only those with a token of this file
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    security: SecurityArgs,
 
-    /// Let everybody in, also from other machines
-    #[arg(long, conflicts_with = "token_file")]
-    insecure: bool,
+    /// By which protocols it is served, with commas between
+    #[arg(long, value_name = "FACES", value_delimiter = ',', num_args = 1..,
+          default_value = "streams,realtime,phoenix,megaphone")]
+    faces: Vec<Face>,
+
+    /// The topic whose records are the realtime events
+    #[arg(long, value_name = "TOPIC", default_value = "events")]
+    realtime_topic: Topic,
 
     /// Let scripts of any web site use the streams
     #[arg(long)]
@@ -84,10 +100,6 @@ pub(crate) struct Args {
     /// How much one read returns; the last message may go beyond it
     #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = parse_bytes)]
     page_bytes_max: u64,
-
-    /// How many clients may be connected at once; others are answered 503
-    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
-    connections_max: usize,
 
     /// Cut off clients with whom nothing was exchanged for so long; longer than --long-poll-timeout
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
@@ -119,35 +131,26 @@ enum LogForm {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let is_open = args.token_file.is_none() && !args.insecure;
-    if is_open && !args.listen.ip().is_loopback() {
-        let refused = format!(
-            "{} can be reached from other machines: name a --token-file, or say --insecure",
-            args.listen
-        );
-        return Err(UsageError(refused).into());
-    }
+    args.security.check(args.listen)?;
     if args.idle_timeout <= args.long_poll_timeout {
         let refused = "--idle-timeout must be longer than --long-poll-timeout".to_owned();
         return Err(UsageError(refused).into());
     }
     log_to_stderr(args.log_form);
     allow_many_connections();
-    let auth = args.token_file.as_ref().map(|token_file| {
-        Authorizer::load(AuthConfig {
-            token_file: Some(token_file.clone()),
-            ..AuthConfig::default()
-        })
-    });
-    let auth = auth.transpose()?;
     let log = Log::options()
         .segment_bytes_max(args.segment_bytes_max)
+        // Of Megaphone's channels, the newest record is the state.
+        .topic_limit("__mp/c/", 1)
+        .topic_limit("__mp/told/", 1)
         .compaction(Compaction::default())
         .open(&args.dir)?;
+    // Behind the log, whose directory it may be that keys are in.
+    let security = args.security.load(&args.dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(args, &log, auth));
+    let served = runtime.block_on(serve(args, &log, &security));
     // Whoever still reads is cut off.
     runtime.shutdown_background();
     let closed = log.close();
@@ -157,90 +160,49 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(crate::OK)
 }
 
-async fn serve(args: &Args, log: &Log, auth: Option<Authorizer>) -> anyhow::Result<()> {
+async fn serve(args: &Args, log: &Log, security: &Security) -> anyhow::Result<()> {
     // Before anybody can know that it runs.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let listener = TcpListener::bind(args.listen).await;
     let listener = listener.with_context(|| format!("cannot listen at {}", args.listen))?;
     let address = listener.local_addr()?;
-    let shutdown = CancellationToken::new();
     let metrics = Metrics::default();
-    let app = app(args, log, auth.as_ref(), &shutdown, &metrics)?;
-    let config = ConnectionsConfig {
-        connections_max: args.connections_max,
-        idle_timeout: args.idle_timeout,
-        ..ConnectionsConfig::default()
+    let (faces, app) = Faces::open(args, log, security, &metrics)?;
+    let server = Server::new(listener)
+        .config(args.security.connections(args.idle_timeout))
+        .counted_in(&metrics);
+    let server = match &security.tls {
+        Some(tls) => server.tls(tls.clone()),
+        None => server,
     };
-    let server = Server::new(listener).config(config).counted_in(&metrics);
-    let mut server = std::pin::pin!(server.serve(app, shutdown.clone()));
+    let mut server = std::pin::pin!(server.serve(app, faces.ending()));
+    let scheme = if security.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
 
     tracing::info!(%address, dir = %args.dir.display(), next = %log.next_offset(), "serving");
     // For those who asked for any free port, and who wait until it runs.
-    crate::print(format!("Listening on http://{address}\n"))?;
+    crate::print(format!("Listening on {scheme}://{address}\n"))?;
     loop {
         tokio::select! {
             () = &mut server => anyhow::bail!("the server ended"),
             _ = signals.interrupt.recv() => break,
             _ = signals.terminate.recv() => break,
-            _ = signals.hangup.recv() => match auth.as_ref().map(Authorizer::reload) {
-                Some(Ok(())) => tracing::info!("the tokens were read again"),
-                Some(Err(error)) => tracing::error!(%error, "the tokens are those of before"),
-                None => {}
-            },
+            _ = signals.hangup.recv() => {
+                security.reload();
+                faces.tokens_were_read_again();
+            }
         }
     }
     tracing::info!("shutting down");
-    shutdown.cancel();
-    match tokio::time::timeout(args.grace, server).await {
+    let ending = async { tokio::join!(faces.end(), server).1 };
+    match tokio::time::timeout(args.grace, ending).await {
         Ok(()) => Ok(()),
         Err(_) => {
             tracing::warn!(grace = ?args.grace, "clients that still read are cut off");
             Ok(())
-        }
-    }
-}
-
-fn app(
-    args: &Args,
-    log: &Log,
-    auth: Option<&Authorizer>,
-    shutdown: &CancellationToken,
-    metrics: &Metrics,
-) -> anyhow::Result<Router> {
-    let config = StreamsConfig {
-        long_poll_timeout: args.long_poll_timeout,
-        sse_duration: args.sse_duration,
-        body_bytes_max: usize::try_from(args.body_bytes_max)?,
-        page_bytes_max: usize::try_from(args.page_bytes_max)?,
-        cors: args.cors,
-        auth: auth.cloned(),
-        shutdown: shutdown.clone(),
-        metrics: metrics.clone(),
-        ..StreamsConfig::default()
-    };
-    let streams = Streams::new(log.clone(), config);
-    let counted = match auth {
-        Some(auth) => auth.require(metrics.router(), Right::Read, ""),
-        None => metrics.router(),
-    };
-    let app = streams.router().merge(counted);
-    tokio::spawn(sweep(streams, args.sweep_interval));
-    Ok(app)
-}
-
-/// Looking at all streams takes a while in which nothing much can have changed.
-const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(10);
-
-/// Deletes streams whose time is over, for as long as the server runs.
-async fn sweep(streams: Streams, interval: Duration) {
-    loop {
-        tokio::time::sleep(interval.max(SWEEP_INTERVAL_MIN)).await;
-        let streams = streams.clone();
-        match tokio::task::spawn_blocking(move || streams.delete_expired()).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(deleted)) => tracing::info!(deleted, "the time of some streams was over"),
-            Ok(Err(error)) => tracing::warn!(%error, "not all streams could be looked at"),
-            Err(error) => tracing::error!(%error, "looking at the streams failed"),
         }
     }
 }

@@ -14,6 +14,7 @@ mod producing;
 mod pruning;
 mod repairing;
 mod round_trip;
+mod securing;
 mod server;
 mod serving;
 mod signals;

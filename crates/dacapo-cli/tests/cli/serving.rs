@@ -486,11 +486,32 @@ fn what_was_done_can_be_counted() {
 #[test]
 fn other_machines_are_served_only_with_tokens_or_on_demand() {
     let dir = tempdir().unwrap();
-    let mut command = dacapo(["serve", "--listen", "0.0.0.0:0"]);
-    let output = command.arg(dir.path().join("log")).output().unwrap();
-    expect_code(&output, 2);
-    assert!(text(&output.stderr).contains("name a --token-file, or say --insecure"));
-    assert!(!dir.path().join("log").exists());
+    let file = |name| dir.path().join(name).to_str().unwrap().to_owned();
+    let (tokens, certificate, key) = (file("tokens"), file("certificate"), file("key"));
+    let with_tokens = ["--token-file", &tokens];
+    let with_tls = ["--tls-certificate", &certificate, "--tls-key", &key];
+    for (options, missing) in [
+        (
+            &[][..],
+            "--token-file or --jwt-keys, and a --tls-certificate",
+        ),
+        (&with_tokens, "name a --tls-certificate and a --tls-key"),
+        (&with_tls, "name a --token-file or --jwt-keys"),
+    ] {
+        let mut command = dacapo(["serve", "--listen", "0.0.0.0:0"]);
+        command.arg(dir.path().join("log")).args(options);
+        let output = command.output().unwrap();
+        expect_code(&output, 2);
+        let said = text(&output.stderr);
+        assert!(
+            said.contains(missing) && said.contains("--insecure"),
+            "{said}"
+        );
+        assert!(!dir.path().join("log").exists());
+    }
+    let options = ["--listen", "0.0.0.0:0", "--insecure"];
+    let server = Server::start(&dir.path().join("log"), &options);
+    assert!(server.address().ip().is_unspecified());
 }
 
 #[test]

@@ -291,10 +291,16 @@ impl Authorizer {
             return self.identify_token(bearer(headers).ok_or(Denied::Missing)?);
         }
         let said = query.and_then(access_token).ok_or(Denied::Missing)?;
-        match self.inner.config.tokens_in_query || url::is_one(&said) {
+        match self.takes_in_query(&said) {
             true => self.identify_token(&said),
             false => Err(Denied::Unknown),
         }
+    }
+
+    /// Whether a token may stand in a URL: one that is for it, or any, if the configuration says so.
+    #[must_use]
+    pub fn takes_in_query(&self, token: &[u8]) -> bool {
+        self.inner.config.tokens_in_query || url::is_one(token)
     }
 
     /// Whose token this is, wherever it came from.

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authorizer;
+use crate::metrics::Metrics;
 
 /// How channels are served.
 ///
@@ -69,6 +70,8 @@ pub struct MegaphoneConfig {
     pub statuses: Statuses,
     /// Cancelled when the server shuts down: reads end then. Never by default.
     pub shutdown: CancellationToken,
+    /// Where is counted what is done. `None`, as by default: by itself, at `/metrics`.
+    pub metrics: Option<Metrics>,
 }
 
 impl Default for MegaphoneConfig {
@@ -93,6 +96,7 @@ impl Default for MegaphoneConfig {
             webhooks: Vec::new(),
             statuses: Statuses::default(),
             shutdown: CancellationToken::new(),
+            metrics: None,
         }
     }
 }

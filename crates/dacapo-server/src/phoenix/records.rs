@@ -9,6 +9,7 @@ use super::channel::Channel;
 use super::durable::Durable;
 use super::handler::{ChannelHandler, HandlerError, Join, Joined, Refused, Reply};
 use super::wire::Message;
+use crate::reserved;
 
 /// What a client wants to do with a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,8 @@ type Rights<S> = Box<dyn Fn(&S, &str, Access) -> bool + Send + Sync>;
 /// `{"data": .., "offset": N}`: the record if it is JSON, otherwise its text, or its bytes in base64 beside
 /// `"encoding": "base64"`. A client joins with `last_seen_id` to go on where it was, or with
 /// `{"from": "oldest"}` to begin at the beginning. A push `publish` appends its payload, a JSON object or
-/// bytes, and is answered with `{"offset": N}`.
+/// bytes, and is answered with `{"offset": N}`. Topics that begin with `__` are the server's own, and are
+/// refused.
 ///
 /// ```
 /// use dacapo_log::Log;
@@ -74,6 +76,9 @@ impl<S: Send + Sync + 'static> ChannelHandler<S> for RecordChannels<S> {
     }
 
     async fn join(&self, socket: &S, join: &Join) -> Result<Joined<()>, Refused> {
+        if reserved::is_reserved(join.topic()) {
+            return Err(Refused::because("the topic is the server's own"));
+        }
         if !(self.may)(socket, join.topic(), Access::Read) {
             return Err(Refused::because("unauthorized"));
         }

@@ -62,8 +62,13 @@ pub fn router<E: RealtimeEvent, F: Filter<E>>(
         Some(rate) => rate.limit(followed, config.authorizer()),
         None => followed,
     };
-    let health = Router::new().route("/health", get(health::<E, F>));
+    let health = Router::new().route("/health", get(clients::<E, F>));
     followed.merge(health.with_state(face)).layer(cors)
+}
+
+/// `GET /health` alone, for servers without realtime events: `{"status":"ok","clients":0}`.
+pub fn health() -> Router {
+    Router::new().route("/health", get(async || healthy(0)))
 }
 
 struct Face<E, F> {
@@ -117,8 +122,11 @@ async fn web_socket<E: RealtimeEvent, F: Filter<E>>(
     ))
 }
 
-async fn health<E, F>(State(face): State<Face<E, F>>) -> Response {
-    let clients = face.manager.map_or(0, |manager| manager.client_count());
+async fn clients<E, F>(State(face): State<Face<E, F>>) -> Response {
+    healthy(face.manager.map_or(0, |manager| manager.client_count()))
+}
+
+fn healthy(clients: usize) -> Response {
     let body = format!(r#"{{"status":"ok","clients":{clients}}}"#);
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }

@@ -42,6 +42,7 @@ pub(super) fn follow<E: RealtimeEvent, F: Filter<E>>(
     config: &RealtimeConfig,
     guest: Guest,
 ) -> Response {
+    let sockets = manager.sockets();
     // Before the client hears that it is connected: what is sent from then on, it gets.
     let follower = Follower {
         incoming: Incoming::new(manager.receiver(start)),
@@ -52,7 +53,7 @@ pub(super) fn follow<E: RealtimeEvent, F: Filter<E>>(
     let ping_interval = config.keep_alive_interval;
     upgrade
         .max_message_size(CLIENT_BYTES_MAX)
-        .on_upgrade(move |socket| follower.run(socket, ping_interval))
+        .on_upgrade(move |socket| sockets.track_future(follower.run(socket, ping_interval)))
 }
 
 /// What the server says that is no event.
