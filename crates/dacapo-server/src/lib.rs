@@ -37,6 +37,7 @@
 //! - [`megaphone`]: Megaphone's HTTP streaming channels, which lose nothing.
 //! - [`resume`]: what clients say about where they go on.
 //! - [`auth`]: tokens, and what they allow.
+//! - [`origins`]: whose web pages are let in.
 //! - [`connections`]: serving at a port, over TLS too, with limits on connections.
 //! - [`limits`]: how often a client may ask, and how many may follow.
 //! - [`metrics`]: what a server has done, for Prometheus.
@@ -47,6 +48,7 @@ mod keys;
 pub mod limits;
 pub mod megaphone;
 pub mod metrics;
+pub mod origins;
 pub mod phoenix;
 mod problem;
 pub mod realtime;

@@ -1,12 +1,14 @@
 //! Who may enter by a Phoenix socket, and what they may do there.
 
 use dacapo_server::auth::{self, Authorizer, Right};
+use dacapo_server::origins::Origins;
 use dacapo_server::phoenix::{Access, Connect, Refused, SocketHandler};
 
-/// Asks for a token, where there are some.
+/// Asks for a token, where there are some, and of pages whose they are.
 #[derive(Clone, Debug)]
 pub(super) struct Door {
     auth: Option<Authorizer>,
+    origins: Origins,
 }
 
 /// A client, by its token: what that is good for may change while it is connected.
@@ -15,9 +17,10 @@ pub(super) struct Guest {
 }
 
 impl Door {
-    pub(super) fn new(auth: Option<&Authorizer>) -> Self {
+    pub(super) fn new(auth: Option<&Authorizer>, origins: Origins) -> Self {
         Self {
             auth: auth.cloned(),
+            origins,
         }
     }
 
@@ -48,6 +51,9 @@ impl SocketHandler for Door {
     /// The token is phoenix.js's `authToken`, or in the header of a client that is no browser. As the
     /// parameter `token` or `access_token`, which stands in the URL, it is one for URLs.
     async fn connect(&self, connect: &Connect) -> Result<Guest, Refused> {
+        if !self.origins.let_in(connect.headers()) {
+            return Err(Refused::because("pages of this origin are not allowed"));
+        }
         let header = auth::bearer(connect.headers());
         let header = header.and_then(|token| str::from_utf8(token).ok());
         let param = connect.param("token").or(connect.param("access_token"));

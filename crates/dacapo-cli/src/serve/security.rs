@@ -9,6 +9,8 @@ use dacapo_server::auth::{AuthConfig, Authorizer};
 use dacapo_server::connections::{ConnectionsConfig, Tls, TlsConfig};
 use dacapo_server::limits::{RateConfig, RateLimits, Subscriptions};
 
+use clap::{ArgAction, ValueHint};
+
 use crate::UsageError;
 use crate::amounts::parse_duration;
 
@@ -17,71 +19,88 @@ const URL_KEYS_FILE: &str = "url.keys";
 
 /// Who is let in.
 #[derive(clap::Args)]
-#[command(next_help_heading = "Who is let in")]
 pub(crate) struct SecurityArgs {
     /// Let in those with a token of this file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+          env = "DACAPO_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 
     /// Let in those with a JSON Web Token of one of these keys: a JSON Web Key Set, or public keys in PEM
     ///
     /// HS256 with secrets of 32 bytes at least, RS256, and EdDSA with Ed25519. What a token allows is its
     /// claim `dacapo`: [{"rights":["read","append"],"prefix":"rooms/"}].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+          env = "DACAPO_JWT_KEYS")]
     jwt_keys: Option<PathBuf>,
 
     /// Take JSON Web Tokens for this audience alone; without it, those that name none
-    #[arg(long, value_name = "NAME", requires = "jwt_keys")]
+    #[arg(long, value_name = "NAME", env = "DACAPO_JWT_AUDIENCE")]
     jwt_audience: Option<String>,
 
     /// Take JSON Web Tokens of this issuer alone
-    #[arg(long, value_name = "NAME", requires = "jwt_keys")]
+    #[arg(long, value_name = "NAME", env = "DACAPO_JWT_ISSUER")]
     jwt_issuer: Option<String>,
 
     /// The keys of tokens for URLs; made if it is not there [default: url.keys in DIR]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+          env = "DACAPO_URL_KEYS")]
     url_keys: Option<PathBuf>,
 
     /// Take any token as ?access_token=, too, and not only those for URLs: it may end up in logs of proxies
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_value_t = false, default_missing_value = "true", env = "DACAPO_TOKENS_IN_QUERY")]
     tokens_in_query: bool,
 
     /// Speak TLS, with this certificate in PEM and those that lead to a trusted one
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+          env = "DACAPO_TLS_CERTIFICATE")]
     tls_certificate: Option<PathBuf>,
 
     /// The private key of the certificate, in PEM
-    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath,
+          env = "DACAPO_TLS_KEY")]
     tls_key: Option<PathBuf>,
 
     /// Listen beyond this machine also without tokens, or without TLS
-    #[arg(long)]
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+          default_value_t = false, default_missing_value = "true", env = "DACAPO_INSECURE")]
     insecure: bool,
 
     /// How often a client may ask in a second, over a while; 0 is as often as it likes
     ///
     /// A client is a token that is good, or else an address.
-    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 0,
+        env = "DACAPO_REQUESTS_PER_SECOND"
+    )]
     requests_per_second: u32,
 
     /// How often it may at once [default: as often as in a second]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", env = "DACAPO_REQUESTS_BURST")]
     requests_burst: Option<u32>,
 
     /// How many clients may follow at once; others are answered 503
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", env = "DACAPO_SUBSCRIPTIONS_MAX")]
     subscriptions_max: Option<usize>,
 
     /// How many clients may be connected at once; others are answered 503
-    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 10_000,
+        env = "DACAPO_CONNECTIONS_MAX"
+    )]
     connections_max: usize,
 
     /// How many of them may come from one address; others are answered 429
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", env = "DACAPO_CONNECTIONS_PER_ADDRESS_MAX")]
     connections_per_address_max: Option<usize>,
 
     /// How long the head of a request may take, and a handshake of TLS
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration,
+          env = "DACAPO_HEAD_TIMEOUT")]
     head_timeout: Duration,
 }
 
@@ -96,6 +115,10 @@ pub(super) struct Security {
 impl SecurityArgs {
     /// Whether it may listen there.
     pub(super) fn check(&self, listen: SocketAddr) -> Result<(), UsageError> {
+        if self.tls_certificate.is_some() != self.tls_key.is_some() {
+            let refused = "--tls-certificate and --tls-key go together".to_owned();
+            return Err(UsageError(refused));
+        }
         if self.insecure || listen.ip().is_loopback() {
             return Ok(());
         }

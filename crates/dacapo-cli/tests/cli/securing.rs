@@ -190,7 +190,7 @@ fn who_asks_too_often_is_told_when_to_ask_again() {
 #[test]
 fn no_token_is_ever_logged() {
     let dir = tempdir().unwrap();
-    let server = with_tokens(dir.path(), &["--log-form", "json"]);
+    let server = with_tokens(dir.path(), &["--log-format", "json"]);
     let secret = "s3cret-that-nobody-may-see";
     asked(&server, "GET", ROOM, Some(secret));
     asked(

@@ -320,7 +320,7 @@ fn a_server_that_is_asked_to_stop_ends_what_waits_and_closes_the_log() {
         events.read_to_string(&mut said).unwrap();
         let (status, log_lines) = server.ended();
         assert_eq!(status.code(), Some(0), "{log_lines}");
-        assert!(said.contains("data:hello\n"), "{said}");
+        assert!(said.contains("data: hello\n"), "{said}");
         assert_eq!(stat(dir.path())["clean"], true);
     }
 }
@@ -341,14 +341,14 @@ fn an_event_source_that_comes_back_goes_on_where_it_was() {
     let closed = server.ask("POST", "/v1/stream/a", &end, "two");
 
     let said = until_closed(&[]);
-    assert!(said.contains("data:onetwo\n"), "{said}");
+    assert!(said.contains("data: onetwo\n"), "{said}");
     assert!(
         said.contains(&format!("id: {}\n", closed.next_offset())),
         "{said}"
     );
     let said = until_closed(&[("last-event-id", created.next_offset())]);
     assert!(
-        said.contains("data:two\n") && !said.contains("one"),
+        said.contains("data: two\n") && !said.contains("one"),
         "{said}"
     );
 }
@@ -449,7 +449,9 @@ fn a_client_that_says_nothing_does_not_keep_its_place() {
         "--long-poll-timeout",
         "10ms",
         "--idle-timeout",
-        "20ms",
+        "500ms",
+        "--faces",
+        "streams",
         "--connections-max",
         "1",
     ];
@@ -511,8 +513,8 @@ fn other_machines_are_served_only_with_tokens_or_on_demand() {
         );
         assert!(!dir.path().join("log").exists());
     }
-    let options = ["--listen", "0.0.0.0:0", "--insecure"];
-    let server = Server::start(&dir.path().join("log"), &options);
+    let every = ([0, 0, 0, 0], 0).into();
+    let server = Server::start_at(every, &dir.path().join("log"), &["--insecure"]);
     assert!(server.address().ip().is_unspecified());
 }
 

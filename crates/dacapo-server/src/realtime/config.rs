@@ -3,12 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use axum::http::header::{HOST, ORIGIN};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue};
 
 use crate::auth::{Authorizer, Denied, Grants, Identity, Right};
 use crate::limits::{RateLimits, Subscriptions};
+use crate::origins::Origins;
 
 /// Options of the realtime faces, for [`router`](super::router()).
 ///
@@ -26,7 +25,7 @@ pub struct RealtimeConfig {
     auth: Option<(Authorizer, String)>,
     pub(super) rate: Option<RateLimits>,
     pub(super) subscriptions: Subscriptions,
-    origins: Vec<String>,
+    pub(super) origins: Origins,
     pub(super) keep_alive_interval: Duration,
     pub(super) retry: Duration,
 }
@@ -37,7 +36,7 @@ impl Default for RealtimeConfig {
             auth: None,
             rate: None,
             subscriptions: Subscriptions::default(),
-            origins: Vec::new(),
+            origins: Origins::default(),
             keep_alive_interval: Duration::from_secs(30),
             retry: Duration::from_secs(3),
         }
@@ -74,7 +73,13 @@ impl RealtimeConfig {
     /// Lets pages of this origin in, as `https://app.example`; by default those of `localhost`, of its
     /// addresses, and of the server's own host. Others than browsers say no origin, and are let in.
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
-        self.origins.push(origin.into());
+        self.origins = self.origins.allow(origin);
+        self
+    }
+
+    /// Lets pages of these origins in, and no others.
+    pub fn origins(mut self, origins: Origins) -> Self {
+        self.origins = origins;
         self
     }
 
@@ -105,38 +110,6 @@ impl RealtimeConfig {
     pub(super) fn authorizer(&self) -> Option<&Authorizer> {
         self.auth.as_ref().map(|(auth, _)| auth)
     }
-
-    /// Whether pages of this origin are let in, wherever the server is.
-    pub(super) fn allows(&self, origin: &HeaderValue) -> bool {
-        origin.to_str().is_ok_and(|origin| {
-            self.origins.iter().any(|allowed| allowed == origin) || is_local(origin)
-        })
-    }
-
-    /// Whether the page that makes a request is let in, if a page does.
-    pub(super) fn lets_in(&self, headers: &HeaderMap) -> bool {
-        let Some(origin) = headers.get(ORIGIN) else {
-            return true;
-        };
-        let host = headers.get(HOST).map(HeaderValue::as_bytes);
-        let own = origin
-            .to_str()
-            .ok()
-            .and_then(|origin| Some(origin.split_once("://")?.1));
-        self.allows(origin) || (host.is_some() && own.map(str::as_bytes) == host)
-    }
-}
-
-/// Whether an origin is of this machine, at any port.
-fn is_local(origin: &str) -> bool {
-    let host = origin.strip_prefix("http://");
-    let Some(host) = host.or_else(|| origin.strip_prefix("https://")) else {
-        return false;
-    };
-    ["localhost", "127.0.0.1", "[::1]"].iter().any(|local| {
-        let port = host.strip_prefix(local);
-        port.is_some_and(|port| port.is_empty() || port.starts_with(':'))
-    })
 }
 
 /// Without the token.
@@ -154,41 +127,6 @@ impl fmt::Debug for RealtimeConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let pairs = pairs.iter().map(|&(name, value)| {
-            let name = name.parse().unwrap();
-            (name, HeaderValue::from_static(value))
-        });
-        pairs.collect()
-    }
-
-    #[test]
-    fn pages_of_this_machine_of_the_same_host_and_of_those_named_are_let_in() {
-        let config = RealtimeConfig::default().allow_origin("https://app.example");
-        let from = |origin| headers(&[("origin", origin), ("host", "api.example:3000")]);
-        for origin in [
-            "http://localhost",
-            "http://localhost:5173",
-            "https://127.0.0.1:8443",
-            "http://[::1]:80",
-            "https://app.example",
-            "http://api.example:3000",
-        ] {
-            assert!(config.lets_in(&from(origin)), "{origin}");
-        }
-        for origin in [
-            "http://localhost.evil.example",
-            "http://evil.example",
-            "http://app.example",
-            "http://api.example",
-            "null",
-            "file://localhost",
-        ] {
-            assert!(!config.lets_in(&from(origin)), "{origin}");
-        }
-        assert!(config.lets_in(&headers(&[("host", "api.example")])));
-    }
 
     #[test]
     fn a_token_is_not_printed() {

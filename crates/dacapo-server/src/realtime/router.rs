@@ -48,7 +48,7 @@ pub fn router<E: RealtimeEvent, F: Filter<E>>(
         .allow_headers([AUTHORIZATION, HeaderName::from_static("last-event-id")])
         .expose_headers([RETRY_AFTER, WWW_AUTHENTICATE])
         .allow_origin(AllowOrigin::predicate(move |origin, _| {
-            allowing.allows(origin)
+            allowing.origins.allows(origin)
         }));
     let followed = Router::new()
         .route("/v1/events", get(events::<E, F>))
@@ -134,7 +134,7 @@ fn healthy(clients: usize) -> Response {
 impl<E, F> Face<E, F> {
     /// Who may not enter learns nothing more.
     fn enter(&self, parts: &Parts) -> Result<Entered<E, F>, Problem> {
-        if !self.config.lets_in(&parts.headers) {
+        if !self.config.origins.let_in(&parts.headers) {
             return Err(Problem::new(
                 StatusCode::FORBIDDEN,
                 "pages of this origin are not allowed; the server's configuration names those that are",

@@ -21,7 +21,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use axum::{Router, middleware};
-use dacapo_log::{Log, ReadError};
+use dacapo_log::{Log, Offset, ReadError};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
@@ -200,8 +200,24 @@ impl Streams {
         router.layer(middleware::map_response_with_state(metrics, finished))
     }
 
+    /// Has the stream of this name read from the log, so that [`append_record`](Self::append_record) need
+    /// not wait for the disk.
+    pub(crate) async fn open(&self, name: &str) -> Result<(), Problem> {
+        self.service.open(name).await.map(drop)
+    }
+
+    /// Appends one message by the rules of the stream of this name, or, where there is none, a record to
+    /// the topic. It is not durable yet.
+    pub(crate) fn append_record(&self, name: &str, message: &[u8]) -> Result<Offset, Problem> {
+        append::record(&self.service, name, message)
+    }
+
     /// Deletes the streams whose time is over, and returns how many these were. Without this, each is
     /// deleted when somebody next asks for it.
+    ///
+    /// Stores the states of the others again that are in the older half of the log, where retention has
+    /// dropped something: a stream is kept as long as no more than half of the log is dropped between two
+    /// calls.
     ///
     /// Looks at every stream of the log: for each thread that serves, this is some work that waits for
     /// the disk, and is to be done elsewhere.
