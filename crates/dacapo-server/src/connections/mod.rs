@@ -72,13 +72,22 @@ impl Default for ConnectionsConfig {
 /// The other end of a connection. A handler gets it by
 /// [`ConnectInfo`](axum::extract::ConnectInfo)`<Peer>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer(SocketAddr);
+pub struct Peer {
+    address: SocketAddr,
+    is_tls: bool,
+}
 
 impl Peer {
     /// Where it connects from.
     #[must_use]
     pub fn address(self) -> SocketAddr {
-        self.0
+        self.address
+    }
+
+    /// Whether it speaks TLS with this server.
+    #[must_use]
+    pub fn is_tls(self) -> bool {
+        self.is_tls
     }
 }
 
@@ -188,7 +197,11 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    if let Err(error) = serving.connection(stream, Peer(address), turned_away).await {
+    let peer = Peer {
+        address,
+        is_tls: serving.tls.is_some(),
+    };
+    if let Err(error) = serving.connection(stream, peer, turned_away).await {
         tracing::debug!(%address, %error, "a connection has ended");
     }
 }

@@ -72,6 +72,12 @@ async fn a_client_that_trusts_the_certificate_is_served_and_others_do_not_go_on(
     let mut stream = connect(&world, &made).await.unwrap();
     let answer = ask(&mut stream, HEALTH).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let put = "PUT /v1/stream/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    let created = ask(&mut stream, put).await;
+    assert!(
+        created.contains("location: https://localhost/v1/stream/a\r\n"),
+        "{created}"
+    );
     assert!(connect(&world, &certificate()).await.is_err());
     let again = ask(&mut stream, HEALTH).await;
     assert!(again.starts_with("HTTP/1.1 200 "), "{again}");

@@ -169,9 +169,8 @@ async fn a_web_socket_and_server_sent_events_are_followed_with_one_and_end_with_
             .contains("event: control")
     );
     let closed = loop {
-        match soon(socket.next()).await.unwrap().unwrap() {
-            Message::Close(frame) => break frame.unwrap(),
-            _ => {}
+        if let Message::Close(frame) = soon(socket.next()).await.unwrap().unwrap() {
+            break frame.unwrap();
         }
     };
     assert!(closed.reason.contains("expired"), "{closed}");
