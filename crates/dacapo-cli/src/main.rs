@@ -97,7 +97,7 @@ enum Command {
     Prune(prune::Args),
     Compact(compact::Args),
     Backup(backup::Args),
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     Demo(demo::Args),
     Completions(CompletionsArgs),
 }

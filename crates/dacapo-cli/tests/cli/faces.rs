@@ -101,16 +101,19 @@ fn what_one_face_appends_the_others_replay_and_follow() {
 }
 
 #[test]
-fn a_stream_that_is_closed_takes_nothing_from_a_channel_either() {
+fn a_stream_takes_from_a_channel_what_it_takes_from_others_and_no_more() {
     let dir = tempdir().unwrap();
     let server = Server::start(dir.path(), &[]);
-    let end = [JSON, ("stream-closed", "true")];
-    assert_eq!(server.ask("PUT", EVENTS, &end, "[1]").status, 201);
+    assert_eq!(server.ask("PUT", EVENTS, &[JSON], "[1]").status, 201);
     let Some(mut channel) = Client::phoenix(&server.ws("/socket"), "events", &json!({})) else {
         return;
     };
     channel.until(&json!({"joined": true}));
 
+    channel.send(&json!({"bytes": [255]}));
+    channel.until(&json!({"refused": "the stream takes JSON, and this is none"}));
+    let end = [("stream-closed", "true")];
+    assert_eq!(server.ask("POST", EVENTS, &end, "").status, 204);
     channel.send(&json!({"type": "late"}));
 
     channel.until(&json!({"refused": "the stream is closed"}));
