@@ -252,6 +252,27 @@ fn the_published_client_of_megaphone_reads_what_curl_writes() {
     assert_eq!(numbers, [1, 2, 3]);
 }
 
+#[test]
+fn a_server_that_stops_does_not_keep_a_writer_waiting_for_a_reader() {
+    let dir = tempdir().unwrap();
+    let server = Server::start(dir.path(), &["--megaphone-unread-max", "1"]);
+    let created = server.ask("POST", "/create", &[], "").json();
+    let write = format!("/write/{}/a", created["producerAddress"].as_str().unwrap());
+    assert_eq!(server.ask("POST", &write, &[JSON], "1").status, 201);
+    let expect = [JSON, ("expect", "100-continue")];
+    let mut waiting = send(server.address(), "POST", &write, &expect, "2").unwrap();
+    // It is at it by then.
+    assert_eq!(read_head(&mut waiting).unwrap().status, 100);
+
+    server.signal(Signal::TERM);
+
+    assert_eq!(read_head(&mut waiting).unwrap().status, 503);
+    let mut body = String::new();
+    waiting.read_to_string(&mut body).unwrap();
+    assert!(body.contains("UNAVAILABLE"), "{body}");
+    assert_eq!(server.ended().0.code(), Some(0));
+}
+
 const TOKENS: &str = "all read,append\nadmin admin\nroom read,append rooms/\n";
 
 fn with_tokens(dir: &Path) -> Server {
