@@ -97,7 +97,7 @@ enum Command {
     Prune(prune::Args),
     Compact(compact::Args),
     Backup(backup::Args),
-    Serve(Box<serve::Args>), // it has by far the most settings
+    Serve(Box<serve::Args>),
     Demo(demo::Args),
     Completions(CompletionsArgs),
 }

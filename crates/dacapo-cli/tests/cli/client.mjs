@@ -8,6 +8,9 @@ const options = JSON.parse(process.env.OPTIONS);
 const WebSocket = ws.WebSocket ?? ws.default;
 const tell = (what) => console.log(JSON.stringify(what));
 
+// An object with bytes stands for these.
+const carried = (what) => (what.bytes ? new Uint8Array(what.bytes).buffer : what);
+
 const kinds = {
   async eventsource() {
     const { EventSource } = await import("eventsource");
@@ -57,7 +60,7 @@ const kinds = {
       .receive("error", ({ reason }) => tell({ refused: reason }));
     return (line) =>
       channel
-        .push("publish", JSON.parse(line))
+        .push("publish", carried(JSON.parse(line)))
         .receive("ok", ({ offset }) => tell({ published: offset }))
         .receive("error", ({ reason }) => tell({ refused: reason }));
   },

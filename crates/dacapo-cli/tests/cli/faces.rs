@@ -101,16 +101,19 @@ fn what_one_face_appends_the_others_replay_and_follow() {
 }
 
 #[test]
-fn a_stream_that_is_closed_takes_nothing_from_a_channel_either() {
+fn a_stream_takes_from_a_channel_what_it_takes_from_others_and_no_more() {
     let dir = tempdir().unwrap();
     let server = Server::start(dir.path(), &[]);
-    let end = [JSON, ("stream-closed", "true")];
-    assert_eq!(server.ask("PUT", EVENTS, &end, "[1]").status, 201);
+    assert_eq!(server.ask("PUT", EVENTS, &[JSON], "[1]").status, 201);
     let Some(mut channel) = Client::phoenix(&server.ws("/socket"), "events", &json!({})) else {
         return;
     };
     channel.until(&json!({"joined": true}));
 
+    channel.send(&json!({"bytes": [255]}));
+    channel.until(&json!({"refused": "the stream takes JSON, and this is none"}));
+    let end = [("stream-closed", "true")];
+    assert_eq!(server.ask("POST", EVENTS, &end, "").status, 204);
     channel.send(&json!({"type": "late"}));
 
     channel.until(&json!({"refused": "the stream is closed"}));
@@ -247,6 +250,27 @@ fn the_published_client_of_megaphone_reads_what_curl_writes() {
     });
 
     assert_eq!(numbers, [1, 2, 3]);
+}
+
+#[test]
+fn a_server_that_stops_does_not_keep_a_writer_waiting_for_a_reader() {
+    let dir = tempdir().unwrap();
+    let server = Server::start(dir.path(), &["--megaphone-unread-max", "1"]);
+    let created = server.ask("POST", "/create", &[], "").json();
+    let write = format!("/write/{}/a", created["producerAddress"].as_str().unwrap());
+    assert_eq!(server.ask("POST", &write, &[JSON], "1").status, 201);
+    let expect = [JSON, ("expect", "100-continue")];
+    let mut waiting = send(server.address(), "POST", &write, &expect, "2").unwrap();
+    // It is at it by then.
+    assert_eq!(read_head(&mut waiting).unwrap().status, 100);
+
+    server.signal(Signal::TERM);
+
+    assert_eq!(read_head(&mut waiting).unwrap().status, 503);
+    let mut body = String::new();
+    waiting.read_to_string(&mut body).unwrap();
+    assert!(body.contains("UNAVAILABLE"), "{body}");
+    assert_eq!(server.ended().0.code(), Some(0));
 }
 
 const TOKENS: &str = "all read,append\nadmin admin\nroom read,append rooms/\n";
