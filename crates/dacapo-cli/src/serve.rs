@@ -1,147 +1,58 @@
-//! `dacapo serve`: a log's streams over HTTP.
+//! `dacapo serve`: a log over HTTP, by each of the protocols of the crate `dacapo-server`.
 //!
-//! The protocol is the crate `dacapo-server`'s. Here: what is served to whom, and an orderly end.
+//! Here: what is asked for, and an orderly end. Which faces there are is in `faces`.
 
 use std::io::{self, IsTerminal};
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
-use axum::Router;
-use clap::ValueEnum;
+use clap::ArgMatches;
 use dacapo_log::{Compaction, Log};
-use dacapo_server::auth::Tokens;
-use dacapo_server::connections::Bounded;
+use dacapo_server::connections::Server;
 use dacapo_server::metrics::Metrics;
-use dacapo_server::streams::{Streams, StreamsConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
-use crate::UsageError;
-use crate::amounts::{parse_bytes, parse_duration};
+mod door;
+mod faces;
+mod layers;
+mod security;
+mod settings;
 
-/// Serve a log's streams over HTTP: the Durable Streams protocol
-///
-/// Clients create streams, append to them, replay them from any offset and follow them live. What is
-/// acknowledged survives a power cut, and readers see nothing that does not. Each stream is a topic
-/// of the log, and its control records are the topic `__ds/` and its name.
-///
-/// Ends with SIGINT or SIGTERM: appends are finished, reads that wait are answered, the log is
-/// closed. SIGHUP reads the file of tokens again.
-#[derive(clap::Args)]
-#[command(after_help = "\
-Examples:
-  dacapo serve log
-  dacapo serve log --listen 0.0.0.0:4437 --token-file tokens
-  curl -X PUT -H 'Content-Type: text/plain' http://127.0.0.1:4437/v1/stream/notes
-  curl -X POST -H 'Content-Type: text/plain' -d hello http://127.0.0.1:4437/v1/stream/notes
-  curl http://127.0.0.1:4437/v1/stream/notes
-  curl -N 'http://127.0.0.1:4437/v1/stream/notes?offset=-1&live=sse'
+use faces::Faces;
+use layers::Layers;
+use security::Security;
+pub(crate) use settings::Args;
+use settings::LogFormat;
 
-/metrics is for Prometheus; with tokens, it takes one with the right to read all streams.
-
-A file of tokens has one a line, TOKEN RIGHTS [PREFIX]: rights are read, append and admin, with commas
-between, and a prefix limits them to streams whose names begin with it.
-
-Beyond this machine, put it behind a proxy that speaks TLS: tokens are sent as they are.")]
-pub(crate) struct Args {
-    /// The log's directory; created if it is not there
-    #[arg(value_name = "DIR")]
-    dir: PathBuf,
-
-    /// Where to listen; port 0 is any that is free
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4437")]
-    listen: SocketAddr,
-
-    /// Let in only those with a token of this file
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-
-    /// Let everybody in, also from other machines
-    #[arg(long, conflicts_with = "token_file")]
-    insecure: bool,
-
-    /// Let scripts of any web site use the streams
-    #[arg(long)]
-    cors: bool,
-
-    /// How long a long-poll waits for data
-    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
-    long_poll_timeout: Duration,
-
-    /// After how long a response of server-sent events ends, for the client to come back
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
-    sse_duration: Duration,
-
-    /// The largest body of a request
-    #[arg(long, value_name = "BYTES", default_value = "8M", value_parser = parse_bytes)]
-    body_bytes_max: u64,
-
-    /// How much one read returns; the last message may go beyond it
-    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = parse_bytes)]
-    page_bytes_max: u64,
-
-    /// How many clients may be connected at once; others wait
-    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
-    connections_max: usize,
-
-    /// Cut off clients with whom nothing was exchanged for so long; longer than --long-poll-timeout
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
-    idle_timeout: Duration,
-
-    /// How often all streams are looked at, for those whose time is over
-    ///
-    /// One that is asked for is deleted at once; the others give their space back then.
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
-    sweep_interval: Duration,
-
-    /// How long responses on their way may take once it is to end
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
-    grace: Duration,
-
-    /// The size of a segment file once the log has grown: 16K to 1G; an append fits into one
-    #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = parse_bytes)]
-    segment_bytes_max: u64,
-
-    /// The form of the log lines on standard error
-    #[arg(long, value_name = "FORM", default_value = "text")]
-    log_form: LogForm,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogForm {
-    Text,
-    Json,
-}
-
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let is_open = args.token_file.is_none() && !args.insecure;
-    if is_open && !args.listen.ip().is_loopback() {
-        let refused = format!(
-            "{} can be reached from other machines: name a --token-file, or say --insecure",
-            args.listen
-        );
-        return Err(UsageError(refused).into());
+/// With what the command line and the environment say.
+pub(crate) fn run(given: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let layers = Layers::resolve(given)?;
+    let args = &layers.args;
+    args.check()?;
+    if args.print_config {
+        crate::print(layers.to_toml())?;
+        return Ok(crate::OK);
     }
-    if args.idle_timeout <= args.long_poll_timeout {
-        let refused = "--idle-timeout must be longer than --long-poll-timeout".to_owned();
-        return Err(UsageError(refused).into());
+    log_to_stderr(args);
+    for variable in layers::unknown_variables() {
+        tracing::warn!(variable, "no setting has this name");
     }
-    log_to_stderr(args.log_form);
     allow_many_connections();
-    let tokens = args.token_file.as_ref().map(Tokens::load).transpose()?;
     let log = Log::options()
         .segment_bytes_max(args.segment_bytes_max)
+        // Of Megaphone's channels, the newest record is the state.
+        .topic_limit("__mp/c/", 1)
+        .topic_limit("__mp/told/", 1)
         .compaction(Compaction::default())
-        .open(&args.dir)?;
+        .open(args.dir.as_ref().expect("checked above"))?;
+    // Behind the log, whose directory it may be that keys are in.
+    let security = args.security.load(log.dir())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(args, &log, tokens));
+    let served = runtime.block_on(serve(args, &log, &security));
     // Whoever still reads is cut off.
     runtime.shutdown_background();
     let closed = log.close();
@@ -151,88 +62,49 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(crate::OK)
 }
 
-async fn serve(args: &Args, log: &Log, tokens: Option<Tokens>) -> anyhow::Result<()> {
+async fn serve(args: &Args, log: &Log, security: &Security) -> anyhow::Result<()> {
     // Before anybody can know that it runs.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let listener = TcpListener::bind(args.listen).await;
     let listener = listener.with_context(|| format!("cannot listen at {}", args.listen))?;
     let address = listener.local_addr()?;
-    let shutdown = CancellationToken::new();
     let metrics = Metrics::default();
-    let app = app(args, log, tokens.as_ref(), &shutdown, &metrics)?;
-    let ended = shutdown.clone().cancelled_owned();
-    let listener = Bounded::new(listener, args.connections_max)
-        .counted_in(&metrics)
-        .idle_max(args.idle_timeout);
-    let server = axum::serve(listener, app).with_graceful_shutdown(ended);
-    let mut server = std::pin::pin!(std::future::IntoFuture::into_future(server));
+    let (faces, app) = Faces::open(args, log, security, &metrics)?;
+    let server = Server::new(listener)
+        .config(args.security.connections(args.idle_timeout))
+        .counted_in(&metrics);
+    let server = match &security.tls {
+        Some(tls) => server.tls(tls.clone()),
+        None => server,
+    };
+    let mut server = std::pin::pin!(server.serve(app, faces.ending()));
+    let scheme = if security.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
 
-    tracing::info!(%address, dir = %args.dir.display(), next = %log.next_offset(), "serving");
+    tracing::info!(%address, dir = %log.dir().display(), next = %log.next_offset(), "serving");
     // For those who asked for any free port, and who wait until it runs.
-    crate::print(format!("Listening on http://{address}\n"))?;
+    crate::print(format!("Listening on {scheme}://{address}\n"))?;
     loop {
         tokio::select! {
-            ended = &mut server => return ended.context("the server ended"),
+            () = &mut server => anyhow::bail!("the server ended"),
             _ = signals.interrupt.recv() => break,
             _ = signals.terminate.recv() => break,
-            _ = signals.hangup.recv() => match tokens.as_ref().map(Tokens::reload) {
-                Some(Ok(())) => tracing::info!("the tokens were read again"),
-                Some(Err(error)) => tracing::error!(%error, "the tokens are those of before"),
-                None => {}
-            },
+            _ = signals.hangup.recv() => {
+                security.reload();
+                faces.tokens_were_read_again();
+            }
         }
     }
     tracing::info!("shutting down");
-    shutdown.cancel();
-    match tokio::time::timeout(args.grace, server).await {
-        Ok(ended) => ended.context("the server ended"),
+    let ending = async { tokio::join!(faces.end(), server).1 };
+    match tokio::time::timeout(args.grace, ending).await {
+        Ok(()) => Ok(()),
         Err(_) => {
             tracing::warn!(grace = ?args.grace, "clients that still read are cut off");
             Ok(())
-        }
-    }
-}
-
-fn app(
-    args: &Args,
-    log: &Log,
-    tokens: Option<&Tokens>,
-    shutdown: &CancellationToken,
-    metrics: &Metrics,
-) -> anyhow::Result<Router> {
-    let config = StreamsConfig {
-        long_poll_timeout: args.long_poll_timeout,
-        sse_duration: args.sse_duration,
-        body_bytes_max: usize::try_from(args.body_bytes_max)?,
-        page_bytes_max: usize::try_from(args.page_bytes_max)?,
-        cors: args.cors,
-        private: tokens.is_some(),
-        shutdown: shutdown.clone(),
-        metrics: metrics.clone(),
-        ..StreamsConfig::default()
-    };
-    let streams = Streams::new(log.clone(), config);
-    let app = streams.router().merge(metrics.router());
-    tokio::spawn(sweep(streams, args.sweep_interval));
-    Ok(match tokens {
-        Some(tokens) => tokens.protect(app),
-        None => app,
-    })
-}
-
-/// Looking at all streams takes a while in which nothing much can have changed.
-const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(10);
-
-/// Deletes streams whose time is over, for as long as the server runs.
-async fn sweep(streams: Streams, interval: Duration) {
-    loop {
-        tokio::time::sleep(interval.max(SWEEP_INTERVAL_MIN)).await;
-        let streams = streams.clone();
-        match tokio::task::spawn_blocking(move || streams.delete_expired()).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(deleted)) => tracing::info!(deleted, "the time of some streams was over"),
-            Ok(Err(error)) => tracing::warn!(%error, "not all streams could be looked at"),
-            Err(error) => tracing::error!(%error, "looking at the streams failed"),
         }
     }
 }
@@ -266,13 +138,14 @@ fn allow_many_connections() {
     }
 }
 
-fn log_to_stderr(form: LogForm) {
+fn log_to_stderr(args: &Args) {
     let colours = io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt()
         .with_writer(io::stderr)
+        .with_max_level(args.log_level)
         .with_ansi(colours);
-    match form {
-        LogForm::Text => lines.init(),
-        LogForm::Json => lines.json().init(),
+    match args.log_format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
     }
 }

@@ -37,16 +37,22 @@
 //! - [`megaphone`]: Megaphone's HTTP streaming channels, which lose nothing.
 //! - [`resume`]: what clients say about where they go on.
 //! - [`auth`]: tokens, and what they allow.
-//! - [`connections`]: a bound on how many clients are connected at once.
+//! - [`origins`]: whose web pages are let in.
+//! - [`connections`]: serving at a port, over TLS too, with limits on connections.
+//! - [`limits`]: how often a client may ask, and how many may follow.
 //! - [`metrics`]: what a server has done, for Prometheus.
 
 pub mod auth;
 pub mod connections;
+mod keys;
+pub mod limits;
 pub mod megaphone;
 pub mod metrics;
+pub mod origins;
 pub mod phoenix;
 mod problem;
 pub mod realtime;
+mod reserved;
 pub mod resume;
 pub mod sse;
 pub mod streams;

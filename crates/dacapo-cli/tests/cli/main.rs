@@ -1,11 +1,14 @@
 //! The built `dacapo` command, run as its users run it.
 
 mod backup;
+mod client;
 mod commands;
 mod compacting;
+mod configuring;
 mod cursors;
 mod damage;
 mod demo;
+mod faces;
 mod failing_disk;
 mod keystrokes;
 mod killing;
@@ -14,6 +17,7 @@ mod producing;
 mod pruning;
 mod repairing;
 mod round_trip;
+mod securing;
 mod server;
 mod serving;
 mod signals;

@@ -22,18 +22,32 @@ pub(crate) struct Server {
 impl Server {
     /// Returns once it listens.
     pub(crate) fn start(dir: &Path, options: &[&str]) -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), dir, options)
+    }
+
+    /// At an address that clients know.
+    pub(crate) fn start_at(address: SocketAddr, dir: &Path, options: &[&str]) -> Self {
         let mut command = dacapo([OsStr::new("serve"), dir.as_os_str()]);
-        command.args(["--listen", "127.0.0.1:0"]).args(options);
+        command
+            .arg("--listen")
+            .arg(address.to_string())
+            .args(options);
+        Self::spawn(command)
+    }
+
+    /// A server, however it is told what to do.
+    pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child = spawn_watched(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut said).unwrap();
-        let Some(address) = said.trim_end().strip_prefix("Listening on http://") else {
+        let Some(address) = said.trim_end().strip_prefix("Listening on ") else {
             let mut errors = String::new();
             stderr.read_to_string(&mut errors).unwrap();
             panic!("it does not listen: {said}{errors}");
         };
+        let (_, address) = address.split_once("://").unwrap();
         let address = address.parse().unwrap();
         Self {
             child,

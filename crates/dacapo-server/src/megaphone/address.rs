@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use subtle::ConstantTimeEq;
 
-use super::keys::{self, Key, Keys, SIGNATURE_BYTES};
+use crate::keys::{self, Key, Keys, SIGNATURE_BYTES};
 
 const ID_BYTES: usize = 16;
 const SEALED_BYTES: usize = ID_BYTES + SIGNATURE_BYTES;

@@ -5,17 +5,16 @@ use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::json;
-use subtle::ConstantTimeEq;
 
 use super::body;
 use super::failure::{Code, Failure};
 use super::service::Service;
 use super::stored::Ending;
+use crate::auth::{Authorizer, Denied, Right};
 
 /// How many channels are listed where the request does not say.
 const LIMIT: usize = 50;
@@ -97,18 +96,33 @@ pub(crate) async fn delete(
 
 impl Service {
     fn check_admin(&self, headers: &HeaderMap) -> Result<(), Failure> {
-        let Some(token) = &self.config.admin_token else {
+        match (&self.admin, &self.config.auth) {
             // As if there were nothing here.
-            return Err(Failure::new(Code::NotFound, "this server has no admins"));
-        };
-        let said = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
-        let said = said.and_then(|value| value.strip_prefix(b"Bearer "));
-        match said.is_some_and(|said| said.ct_eq(token.as_bytes()).into()) {
-            true => Ok(()),
-            false => Err(Failure::new(
-                Code::Unauthorized,
-                "say the admin's token: `authorization: Bearer TOKEN`",
-            )),
+            (None, None) => Err(Failure::new(Code::NotFound, "this server has no admins")),
+            (Some(admin), Some(_)) if check(admin, headers, Right::Admin).is_ok() => Ok(()),
+            (_, Some(auth)) | (Some(auth), None) => Ok(check(auth, headers, Right::Admin)?),
         }
+    }
+
+    /// Whether somebody has this right in all topics, where that is asked for.
+    pub(crate) fn check_right(&self, headers: &HeaderMap, right: Right) -> Result<(), Failure> {
+        match &self.config.auth {
+            Some(auth) => Ok(check(auth, headers, right)?),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check(auth: &Authorizer, headers: &HeaderMap, right: Right) -> Result<(), Denied> {
+    auth.identify(headers, None)?.may(right, "")
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        let code = match denied {
+            Denied::Forbidden => Code::Forbidden,
+            _ => Code::Unauthorized,
+        };
+        Self::new(code, denied.to_string())
     }
 }

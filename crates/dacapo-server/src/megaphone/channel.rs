@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::address::{Address, ChannelId, Role};
 use super::failure::{Code, Failure};
-use super::keys::Keys;
 use super::stored::{self, ChannelRecord, Ending, GoneRecord, control_topic, data_topic};
+use crate::keys::Keys;
 
 /// What is in memory of each channel, messages or not: no task, no descriptor, and this.
 const _: () = assert!(size_of::<Channel>() <= 256);

@@ -7,6 +7,9 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Authorizer;
+use crate::metrics::Metrics;
+
 /// How channels are served.
 ///
 /// ```
@@ -55,14 +58,21 @@ pub struct MegaphoneConfig {
     /// How many channels can be created in a second, and at once; 1,000 by default. `None`: no limit.
     pub creates_per_second: Option<u32>,
     /// Who says this in `authorization: Bearer` may list and delete channels. `None`, as by default:
-    /// nobody.
+    /// nobody, or those whom [`auth`](Self::auth) lets.
     pub admin_token: Option<String>,
+    /// With this, whoever creates channels has to be allowed to append to all topics, and whoever lists or
+    /// deletes them to do everything with them. Addresses are good for the rest, as they are without.
+    /// `None` by default.
+    pub auth: Option<Authorizer>,
     /// Who is told of channels that are gone; nobody by default.
     pub webhooks: Vec<Webhook>,
     /// What refused requests are answered.
     pub statuses: Statuses,
-    /// Cancelled when the server shuts down: reads end then. Never by default.
+    /// Cancelled when the server shuts down: reads end then, and writers that wait for one are told. Never
+    /// by default.
     pub shutdown: CancellationToken,
+    /// Where is counted what is done. `None`, as by default: by itself, at `/metrics`.
+    pub metrics: Option<Metrics>,
 }
 
 impl Default for MegaphoneConfig {
@@ -83,9 +93,11 @@ impl Default for MegaphoneConfig {
             channels_max: 1_000_000,
             creates_per_second: Some(1_000),
             admin_token: None,
+            auth: None,
             webhooks: Vec::new(),
             statuses: Statuses::default(),
             shutdown: CancellationToken::new(),
+            metrics: None,
         }
     }
 }

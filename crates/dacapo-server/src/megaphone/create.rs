@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::body::{self, MaybeBytes};
 use super::failure::{Code, Failure};
 use super::service::{Created, Service};
+use crate::auth::Right;
 
 /// The only protocol that there is.
 const NDJSON: &str = "HTTP_STREAM_NDJSON_V1";
@@ -34,8 +35,10 @@ struct Answer<'a> {
 
 pub(crate) async fn create(
     State(service): State<Arc<Service>>,
+    headers: HeaderMap,
     body: MaybeBytes,
 ) -> Result<Response, Failure> {
+    service.check_right(&headers, Right::Append)?;
     // Older clients send no body, and no type with it.
     let body = body?;
     let asked: Asked = match body.is_empty() {

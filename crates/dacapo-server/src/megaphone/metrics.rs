@@ -1,14 +1,16 @@
 //! Megaphone's metrics, by their names.
 
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, Registry, TextEncoder};
+use prometheus::{Histogram, HistogramOpts, IntCounter, Registry};
+
+use crate::metrics::registered;
 
 /// How long channels live, in seconds: from a delayed response to a day.
 const DURATION_BUCKETS: [f64; 12] = [
     1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 14400.0, 43200.0, 86400.0,
 ];
 
-pub(crate) struct Metrics {
-    registry: Registry,
+/// What was done with channels.
+pub(crate) struct Counts {
     pub(crate) channel_created: IntCounter,
     pub(crate) channel_disposed: IntCounter,
     pub(crate) channel_duration: Histogram,
@@ -19,30 +21,22 @@ pub(crate) struct Metrics {
     pub(crate) consumer_address_writes: IntCounter,
 }
 
-impl Metrics {
-    pub(crate) fn new() -> Self {
-        let registry = Registry::new();
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help).expect("the name is one of a metric");
-            let registered = registry.register(Box::new(counter.clone()));
-            registered.expect("each name is registered once");
-            counter
-        };
-        let options = HistogramOpts::new(
+impl Counts {
+    /// Those of a registry that has none of them yet.
+    pub(crate) fn registered(registry: &Registry) -> Self {
+        let counter = |name: &str, help: &str| registered(registry, IntCounter::new(name, help));
+        let duration = HistogramOpts::new(
             "megaphone_channel_duration",
             "How long channels have lived that are gone, in seconds.",
         );
-        let duration = Histogram::with_opts(options.buckets(DURATION_BUCKETS.to_vec()));
-        let channel_duration = duration.expect("the buckets rise");
-        let registered = registry.register(Box::new(channel_duration.clone()));
-        registered.expect("each name is registered once");
+        let duration = duration.buckets(DURATION_BUCKETS.to_vec());
         Self {
             channel_created: counter("megaphone_channel_created", "Channels created."),
             channel_disposed: counter(
                 "megaphone_channel_disposed",
                 "Channels that have expired or were deleted.",
             ),
-            channel_duration,
+            channel_duration: registered(registry, Histogram::with_opts(duration)),
             messages_received: counter("megaphone_messages_received", "Messages stored durably."),
             messages_read: counter(
                 "megaphone_messages_read",
@@ -60,16 +54,6 @@ impl Metrics {
                 "megaphone_consumer_address_writes",
                 "Writes with the address of a consumer, allowed or not.",
             ),
-            registry,
         }
-    }
-
-    /// In Prometheus's text format, with the type of that.
-    pub(crate) fn text(&self) -> (String, Vec<u8>) {
-        let encoder = TextEncoder::new();
-        let mut text = Vec::new();
-        let encoded = encoder.encode(&self.registry.gather(), &mut text);
-        encoded.expect("a vector takes all that is written");
-        (encoder.format_type().to_owned(), text)
     }
 }

@@ -10,10 +10,9 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{delete, get, post};
 use dacapo_log::Log;
 
@@ -25,7 +24,6 @@ mod config;
 mod create;
 mod eid;
 mod failure;
-mod keys;
 mod metrics;
 mod rate;
 mod read;
@@ -35,14 +33,20 @@ mod sweep;
 mod webhook;
 mod write;
 
+pub use crate::keys::KeysError;
 pub use config::{MegaphoneConfig, Statuses, Webhook};
-pub use keys::KeysError;
 pub use service::LoadError;
 pub use webhook::WebhookError;
 
-use keys::Keys;
+pub(crate) use metrics::Counts;
+
+use crate::keys::Keys;
+use crate::metrics::Metrics;
 use service::Service;
 use webhook::Teller;
+
+/// The name of the key file, in the directory of the log, unless the configuration names another.
+const KEYS_FILE_NAME: &str = "megaphone.keys";
 
 /// Channels cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +79,7 @@ pub enum MegaphoneError {
 /// - `POST /write/{address}/{stream-id}`, `POST /write-batch`
 /// - `GET /read/{consumer}`, with `?from=oldest` or `?from=EID`, and `?ack=explicit`
 /// - `POST /ack/{consumer}/{eid}`
-/// - `GET /metrics`
+/// - `GET /metrics`, unless they are counted in those of the [configuration](MegaphoneConfig::metrics)
 /// - `GET /channel/list?skip=0&limit=50`, `DELETE /channel/{address}`: for admins
 ///
 /// Reads the channels' newest records first, which waits for the disk. Channels expire, and webhooks are
@@ -108,18 +112,29 @@ pub fn router(log: Log, config: MegaphoneConfig) -> Result<Router, MegaphoneErro
         });
     }
     let keys_file = config.keys_file.clone();
-    let keys_file = keys_file.unwrap_or_else(|| log.dir().join(keys::FILE_NAME));
+    let keys_file = keys_file.unwrap_or_else(|| log.dir().join(KEYS_FILE_NAME));
     let keys = Keys::load_or_create(&keys_file)?;
     let webhooks = config.webhooks.iter();
     let tellers = webhooks.map(|webhook| Teller::new(webhook, &log, config.shutdown.clone()));
     let tellers: Vec<Teller> = tellers.collect::<Result<_, _>>()?;
-    let service = Arc::new(Service::load(log, config, keys)?);
+    let (metrics, own) = match &config.metrics {
+        Some(metrics) => (metrics.clone(), None),
+        None => {
+            let metrics = Metrics::default();
+            (metrics.clone(), Some(metrics))
+        }
+    };
+    let service = Arc::new(Service::load(log, config, keys, &metrics)?);
     for teller in tellers {
         tokio::spawn(teller.run(Arc::downgrade(&service)));
     }
     let interval = service.config.sweep_interval;
     tokio::spawn(sweep::sweep(Arc::downgrade(&service), interval));
-    Ok(routes(service))
+    let routes = routes(service);
+    Ok(match own {
+        Some(own) => routes.merge(own.router()),
+        None => routes,
+    })
 }
 
 fn routes(service: Arc<Service>) -> Router {
@@ -132,7 +147,6 @@ fn routes(service: Arc<Service>) -> Router {
         .route("/write-batch", post(write::write_batch))
         .route("/read/{address}", get(read::read))
         .route("/ack/{address}/{eid}", post(read::acknowledge))
-        .route("/metrics", get(metrics))
         .route("/channel/list", get(admin::list))
         .route("/channel/{address}", delete(admin::delete))
         .layer(DefaultBodyLimit::max(body_bytes_max))
@@ -141,9 +155,4 @@ fn routes(service: Arc<Service>) -> Router {
             async move { response }
         }))
         .with_state(service)
-}
-
-async fn metrics(State(service): State<Arc<Service>>) -> Response {
-    let (kind, text) = service.metrics.text();
-    ([(CONTENT_TYPE, kind)], text).into_response()
 }

@@ -11,16 +11,20 @@ use super::address::{Address, ChannelId, Role};
 use super::channel::{self, Channel, Ended};
 use super::config::MegaphoneConfig;
 use super::failure::{Code, Failure};
-use super::keys::Keys;
-use super::metrics::Metrics;
+use super::metrics::Counts;
 use super::rate::Rate;
 use super::stored::{self, ChannelRecord, Ending, control_topic};
+use crate::auth::{Authorizer, Grants};
+use crate::keys::Keys;
+use crate::metrics::Metrics;
 
 pub(crate) struct Service {
     pub(crate) log: Log,
     pub(crate) config: MegaphoneConfig,
     pub(crate) keys: Keys,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Counts>,
+    /// Who says the admin's token.
+    pub(crate) admin: Option<Authorizer>,
     creates: Option<Rate>,
     /// All that there are, in the order of their names. What is not here is not in the log.
     channels: Mutex<BTreeMap<ChannelId, Arc<Channel>>>,
@@ -64,11 +68,18 @@ pub enum LoadError {
 }
 
 impl Service {
-    pub(crate) fn load(log: Log, config: MegaphoneConfig, keys: Keys) -> Result<Self, LoadError> {
+    pub(crate) fn load(
+        log: Log,
+        config: MegaphoneConfig,
+        keys: Keys,
+        metrics: &Metrics,
+    ) -> Result<Self, LoadError> {
         let channels = load_channels(&log)?;
+        let admin = config.admin_token.clone();
         Ok(Self {
+            admin: admin.map(|token| Authorizer::of_token(token, Grants::all())),
             creates: config.creates_per_second.map(Rate::new),
-            metrics: Metrics::new(),
+            metrics: metrics.megaphone(),
             channels: Mutex::new(channels),
             log,
             config,
@@ -249,7 +260,8 @@ mod tests {
 
     fn load(log: &Log) -> Result<Service, LoadError> {
         let keys = Keys::load_or_create(&log.dir().join("keys")).unwrap();
-        Service::load(log.clone(), MegaphoneConfig::default(), keys)
+        let config = MegaphoneConfig::default();
+        Service::load(log.clone(), config, keys, &Metrics::default())
     }
 
     fn record(ending: Option<Ending>) -> Vec<u8> {

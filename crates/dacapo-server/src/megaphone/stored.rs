@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::address::ChannelId;
-use super::keys::{self, KeyTag};
+use crate::keys::{self, KeyTag};
 
 pub(crate) const CONTROL_PREFIX: &str = "__mp/c/";
 

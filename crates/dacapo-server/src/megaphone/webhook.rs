@@ -13,9 +13,9 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::config::Webhook;
-use super::keys;
 use super::service::{self, Service};
 use super::stored::{self, GoneRecord, ToldRecord};
+use crate::keys;
 
 /// How many channels one request names.
 const CHANNELS_MAX: usize = 100;

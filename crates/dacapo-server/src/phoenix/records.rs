@@ -9,6 +9,8 @@ use super::channel::Channel;
 use super::durable::Durable;
 use super::handler::{ChannelHandler, HandlerError, Join, Joined, Refused, Reply};
 use super::wire::Message;
+use crate::reserved;
+use crate::streams::Streams;
 
 /// What a client wants to do with a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +29,8 @@ type Rights<S> = Box<dyn Fn(&S, &str, Access) -> bool + Send + Sync>;
 /// `{"data": .., "offset": N}`: the record if it is JSON, otherwise its text, or its bytes in base64 beside
 /// `"encoding": "base64"`. A client joins with `last_seen_id` to go on where it was, or with
 /// `{"from": "oldest"}` to begin at the beginning. A push `publish` appends its payload, a JSON object or
-/// bytes, and is answered with `{"offset": N}`.
+/// bytes, and is answered with `{"offset": N}`. Topics that begin with `__` are the server's own, and are
+/// refused.
 ///
 /// ```
 /// use dacapo_log::Log;
@@ -47,6 +50,7 @@ type Rights<S> = Box<dyn Fn(&S, &str, Access) -> bool + Send + Sync>;
 pub struct RecordChannels<S> {
     durable: Durable,
     may: Rights<S>,
+    streams: Option<Streams>,
 }
 
 impl<S> RecordChannels<S> {
@@ -55,7 +59,17 @@ impl<S> RecordChannels<S> {
         Self {
             durable: Durable::of_any_records(log),
             may: Box::new(may),
+            streams: None,
         }
+    }
+
+    /// For a log whose topics may be streams as well, which is served by `streams`: a stream knows what
+    /// was published to it, and one that is closed, or takes JSON only, refuses what it would of others.
+    #[must_use]
+    pub fn through(mut self, streams: &Streams) -> Self {
+        self.durable = self.durable.through(streams);
+        self.streams = Some(streams.clone());
+        self
     }
 
     /// Records are safe from power loss before anybody gets them, and before their offset is told.
@@ -74,6 +88,9 @@ impl<S: Send + Sync + 'static> ChannelHandler<S> for RecordChannels<S> {
     }
 
     async fn join(&self, socket: &S, join: &Join) -> Result<Joined<()>, Refused> {
+        if reserved::is_reserved(join.topic()) {
+            return Err(Refused::because("the topic is the server's own"));
+        }
         if !(self.may)(socket, join.topic(), Access::Read) {
             return Err(Refused::because("unauthorized"));
         }
@@ -98,6 +115,12 @@ impl<S: Send + Sync + 'static> ChannelHandler<S> for RecordChannels<S> {
         }
         if !(self.may)(channel.socket(), channel.topic(), Access::Append) {
             return Ok(reason("unauthorized"));
+        }
+        if let Some(streams) = &self.streams {
+            // What it waits for the disk for is done by then.
+            if let Err(problem) = streams.open(channel.topic()).await {
+                return Ok(reason(problem.detail()));
+            }
         }
         match channel.broadcast("message", message.payload).await {
             Ok(Some(offset)) => Ok(Reply::ok(json!({"offset": offset.get()}))),

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderValue};
-use subtle::ConstantTimeEq;
+use axum::http::request::Parts;
+
+use crate::auth::{Authorizer, Denied, Grants, Identity, Right};
+use crate::limits::{RateLimits, Subscriptions};
+use crate::origins::Origins;
 
 /// Options of the realtime faces, for [`router`](super::router()).
 ///
@@ -19,8 +21,11 @@ use subtle::ConstantTimeEq;
 #[derive(Clone)]
 #[must_use]
 pub struct RealtimeConfig {
-    token: Option<String>,
-    origins: Vec<String>,
+    /// Who may read which topic.
+    auth: Option<(Authorizer, String)>,
+    pub(super) rate: Option<RateLimits>,
+    pub(super) subscriptions: Subscriptions,
+    pub(super) origins: Origins,
     pub(super) keep_alive_interval: Duration,
     pub(super) retry: Duration,
 }
@@ -28,8 +33,10 @@ pub struct RealtimeConfig {
 impl Default for RealtimeConfig {
     fn default() -> Self {
         Self {
-            token: None,
-            origins: Vec::new(),
+            auth: None,
+            rate: None,
+            subscriptions: Subscriptions::default(),
+            origins: Origins::default(),
             keep_alive_interval: Duration::from_secs(30),
             retry: Duration::from_secs(3),
         }
@@ -39,15 +46,40 @@ impl Default for RealtimeConfig {
 impl RealtimeConfig {
     /// Lets in only those who say this token: in the header `authorization: Bearer`, or, because browsers
     /// cannot set that of an `EventSource` or a WebSocket, as `?access_token=`. Everybody by default.
-    pub fn bearer_token(mut self, token: impl Into<String>) -> Self {
-        self.token = Some(token.into());
+    pub fn bearer_token(self, token: impl Into<String>) -> Self {
+        self.auth(Authorizer::of_token(token, Grants::all()), "")
+    }
+
+    /// Lets in only those who may read `topic`; with an empty one, all topics. A stream ends when the token
+    /// that it was asked for with expires.
+    pub fn auth(mut self, auth: Authorizer, topic: impl Into<String>) -> Self {
+        self.auth = Some((auth, topic.into()));
+        self
+    }
+
+    /// Lets each client connect no more often; as often as it likes by default.
+    pub fn rate(mut self, rate: RateLimits) -> Self {
+        self.rate = Some(rate);
+        self
+    }
+
+    /// Lets no more follow at once, with those of other faces that share it; 503 beyond that. As many as
+    /// there are connections by default.
+    pub fn subscriptions(mut self, subscriptions: Subscriptions) -> Self {
+        self.subscriptions = subscriptions;
         self
     }
 
     /// Lets pages of this origin in, as `https://app.example`; by default those of `localhost`, of its
     /// addresses, and of the server's own host. Others than browsers say no origin, and are let in.
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
-        self.origins.push(origin.into());
+        self.origins = self.origins.allow(origin);
+        self
+    }
+
+    /// Lets pages of these origins in, and no others.
+    pub fn origins(mut self, origins: Origins) -> Self {
+        self.origins = origins;
         self
     }
 
@@ -65,59 +97,26 @@ impl RealtimeConfig {
         self
     }
 
-    /// Whether a request says the token, if there is one.
-    pub(super) fn knows(&self, headers: &HeaderMap, access_token: Option<&str>) -> bool {
-        let Some(token) = &self.token else {
-            return true;
+    /// Whose request this is, if it says a token that is good here; `None` where none is asked for.
+    pub(super) fn check(&self, parts: &Parts) -> Result<Option<Identity>, Denied> {
+        let Some((auth, topic)) = &self.auth else {
+            return Ok(None);
         };
-        let header = headers.get(AUTHORIZATION).and_then(bearer);
-        let said = header.or(access_token.map(str::as_bytes));
-        said.is_some_and(|said| said.ct_eq(token.as_bytes()).into())
+        let identity = auth.identify_parts(parts)?;
+        identity.may(Right::Read, topic)?;
+        Ok(Some(identity))
     }
 
-    /// Whether pages of this origin are let in, wherever the server is.
-    pub(super) fn allows(&self, origin: &HeaderValue) -> bool {
-        origin.to_str().is_ok_and(|origin| {
-            self.origins.iter().any(|allowed| allowed == origin) || is_local(origin)
-        })
+    pub(super) fn authorizer(&self) -> Option<&Authorizer> {
+        self.auth.as_ref().map(|(auth, _)| auth)
     }
-
-    /// Whether the page that makes a request is let in, if a page does.
-    pub(super) fn lets_in(&self, headers: &HeaderMap) -> bool {
-        let Some(origin) = headers.get(ORIGIN) else {
-            return true;
-        };
-        let host = headers.get(HOST).map(HeaderValue::as_bytes);
-        let own = origin
-            .to_str()
-            .ok()
-            .and_then(|origin| Some(origin.split_once("://")?.1));
-        self.allows(origin) || (host.is_some() && own.map(str::as_bytes) == host)
-    }
-}
-
-fn bearer(header: &HeaderValue) -> Option<&[u8]> {
-    let (scheme, token) = header.as_bytes().split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
-}
-
-/// Whether an origin is of this machine, at any port.
-fn is_local(origin: &str) -> bool {
-    let host = origin.strip_prefix("http://");
-    let Some(host) = host.or_else(|| origin.strip_prefix("https://")) else {
-        return false;
-    };
-    ["localhost", "127.0.0.1", "[::1]"].iter().any(|local| {
-        let port = host.strip_prefix(local);
-        port.is_some_and(|port| port.is_empty() || port.starts_with(':'))
-    })
 }
 
 /// Without the token.
 impl fmt::Debug for RealtimeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RealtimeConfig")
-            .field("has_token", &self.token.is_some())
+            .field("has_token", &self.auth.is_some())
             .field("origins", &self.origins)
             .field("keep_alive_interval", &self.keep_alive_interval)
             .field("retry", &self.retry)
@@ -128,64 +127,6 @@ impl fmt::Debug for RealtimeConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let pairs = pairs.iter().map(|&(name, value)| {
-            let name = name.parse().unwrap();
-            (name, HeaderValue::from_static(value))
-        });
-        pairs.collect()
-    }
-
-    #[test]
-    fn the_token_is_said_by_header_or_by_query_and_the_header_counts() {
-        let config = RealtimeConfig::default().bearer_token("tea");
-        let says = |value| headers(&[("authorization", value)]);
-        assert!(config.knows(&says("Bearer tea"), None));
-        assert!(config.knows(&says("bearer tea"), None));
-        assert!(config.knows(&headers(&[]), Some("tea")));
-        for wrong in [
-            "Bearer te",
-            "Bearer tea ",
-            "Bearer ",
-            "Basic tea",
-            "tea",
-            "",
-        ] {
-            assert!(!config.knows(&says(wrong), None), "{wrong:?}");
-        }
-        assert!(!config.knows(&says("Bearer milk"), Some("tea")));
-        assert!(!config.knows(&headers(&[]), Some("milk")));
-        assert!(!config.knows(&headers(&[]), None));
-        assert!(RealtimeConfig::default().knows(&headers(&[]), None));
-    }
-
-    #[test]
-    fn pages_of_this_machine_of_the_same_host_and_of_those_named_are_let_in() {
-        let config = RealtimeConfig::default().allow_origin("https://app.example");
-        let from = |origin| headers(&[("origin", origin), ("host", "api.example:3000")]);
-        for origin in [
-            "http://localhost",
-            "http://localhost:5173",
-            "https://127.0.0.1:8443",
-            "http://[::1]:80",
-            "https://app.example",
-            "http://api.example:3000",
-        ] {
-            assert!(config.lets_in(&from(origin)), "{origin}");
-        }
-        for origin in [
-            "http://localhost.evil.example",
-            "http://evil.example",
-            "http://app.example",
-            "http://api.example",
-            "null",
-            "file://localhost",
-        ] {
-            assert!(!config.lets_in(&from(origin)), "{origin}");
-        }
-        assert!(config.lets_in(&headers(&[("host", "api.example")])));
-    }
 
     #[test]
     fn a_token_is_not_printed() {

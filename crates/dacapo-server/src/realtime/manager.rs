@@ -14,6 +14,7 @@ use dacapo::{
 use dacapo_log::{Log, ReadError};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::event::{RealtimeEvent, event_of};
@@ -65,6 +66,8 @@ struct Shared<E, F> {
     recent: Recent<E>,
     clients: RwLock<HashMap<Uuid, Arc<F>>>,
     closing: CancellationToken,
+    /// The WebSockets, which outlive the connections that they were.
+    sockets: TaskTracker,
 }
 
 impl<E: RealtimeEvent, F: Filter<E>> RealtimeManager<E, F> {
@@ -88,6 +91,7 @@ impl<E: RealtimeEvent, F: Filter<E>> RealtimeManager<E, F> {
                 recent: Recent::default(),
                 clients: RwLock::default(),
                 closing: CancellationToken::new(),
+                sockets: TaskTracker::new(),
             }),
         }
     }
@@ -205,6 +209,18 @@ impl<E, F> RealtimeManager<E, F> {
     /// never end. The sequence stays open.
     pub fn close(&self) {
         self.shared.closing.cancel();
+    }
+
+    /// As [`close`](Self::close), and waits until the clients of WebSockets were told, and have closed or
+    /// let two seconds pass: a server does not wait for those by itself.
+    pub async fn drain(&self) {
+        self.close();
+        self.shared.sockets.close();
+        self.shared.sockets.wait().await;
+    }
+
+    pub(super) fn sockets(&self) -> TaskTracker {
+        self.shared.sockets.clone()
     }
 
     pub(super) fn closing(&self) -> CancellationToken {

@@ -48,6 +48,7 @@
 //! # }
 //! ```
 
+mod any;
 mod config;
 mod event;
 mod filter;
@@ -58,8 +59,9 @@ mod router;
 mod sse;
 mod websocket;
 
+pub use self::any::{AnyEvent, Fields};
 pub use self::config::RealtimeConfig;
 pub use self::event::RealtimeEvent;
 pub use self::filter::{Everything, Filter};
 pub use self::manager::{EventStream, EventsAfter, RealtimeManager};
-pub use self::router::router;
+pub use self::router::{health, router};

@@ -6,8 +6,9 @@ use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Query, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use dacapo::Start;
@@ -19,12 +20,14 @@ use super::event::RealtimeEvent;
 use super::filter::Filter;
 use super::manager::RealtimeManager;
 use super::{query, sse, websocket};
+use crate::auth::{ACCESS_TOKEN, Identity};
+use crate::limits::Subscribed;
+use crate::problem::Problem;
 use crate::resume::Numbering;
 use crate::sse::LastEventId;
 
 /// Names in a query that are not for the filter.
 const FROM: &str = "from";
-const ACCESS_TOKEN: &str = "access_token";
 
 /// The realtime faces:
 ///
@@ -43,15 +46,29 @@ pub fn router<E: RealtimeEvent, F: Filter<E>>(
     let cors = CorsLayer::new()
         .allow_methods([Method::GET])
         .allow_headers([AUTHORIZATION, HeaderName::from_static("last-event-id")])
+        .expose_headers([RETRY_AFTER, WWW_AUTHENTICATE])
         .allow_origin(AllowOrigin::predicate(move |origin, _| {
-            allowing.allows(origin)
+            allowing.origins.allows(origin)
         }));
-    Router::new()
+    let followed = Router::new()
         .route("/v1/events", get(events::<E, F>))
-        .route("/ws", get(web_socket::<E, F>))
-        .route("/health", get(health::<E, F>))
-        .layer(cors)
-        .with_state(Face { manager, config })
+        .route("/ws", get(web_socket::<E, F>));
+    let face = Face {
+        manager,
+        config: Arc::clone(&config),
+    };
+    let followed = followed.with_state(face.clone());
+    let followed = match &config.rate {
+        Some(rate) => rate.limit(followed, config.authorizer()),
+        None => followed,
+    };
+    let health = Router::new().route("/health", get(clients::<E, F>));
+    followed.merge(health.with_state(face)).layer(cors)
+}
+
+/// `GET /health` alone, for servers without realtime events: `{"status":"ok","clients":0}`.
+pub fn health() -> Router {
+    Router::new().route("/health", get(async || healthy(0)))
 }
 
 struct Face<E, F> {
@@ -74,29 +91,26 @@ async fn events<E: RealtimeEvent, F: Filter<E>>(
     State(face): State<Face<E, F>>,
     Query(pairs): Query<Pairs>,
     LastEventId(last): LastEventId,
-    headers: HeaderMap,
-) -> Result<Response, Refusal> {
-    let manager = face.enter(&headers, &pairs)?;
+    parts: Parts,
+) -> Result<Response, Problem> {
+    let Entered { manager, guest } = face.enter(&parts)?;
     let Asked { filter, from } = asked(&pairs)?;
     let start = match last {
         Some(_) => Numbering::FROM_ONE.behind(last.as_deref()),
         None => from.unwrap_or(Start::Latest),
     };
-    Ok(sse::follow(manager, filter, start, &face.config))
+    Ok(sse::follow(manager, filter, start, &face.config, guest))
 }
 
 async fn web_socket<E: RealtimeEvent, F: Filter<E>>(
     State(face): State<Face<E, F>>,
     Query(pairs): Query<Pairs>,
-    headers: HeaderMap,
+    parts: Parts,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<Response, Refusal> {
-    let manager = face.enter(&headers, &pairs)?;
+) -> Result<Response, Problem> {
+    let Entered { manager, guest } = face.enter(&parts)?;
     let Asked { filter, from } = asked(&pairs)?;
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade,
-        Err(rejection) => return Ok(rejection.into_response()),
-    };
+    let upgrade = upgrade.map_err(|why| Problem::new(why.status(), why.body_text()))?;
     let start = from.unwrap_or(Start::Latest);
     Ok(websocket::follow(
         upgrade,
@@ -104,25 +118,62 @@ async fn web_socket<E: RealtimeEvent, F: Filter<E>>(
         filter,
         start,
         &face.config,
+        guest,
     ))
 }
 
-async fn health<E, F>(State(face): State<Face<E, F>>) -> Response {
-    let clients = face.manager.map_or(0, |manager| manager.client_count());
+async fn clients<E, F>(State(face): State<Face<E, F>>) -> Response {
+    healthy(face.manager.map_or(0, |manager| manager.client_count()))
+}
+
+fn healthy(clients: usize) -> Response {
     let body = format!(r#"{{"status":"ok","clients":{clients}}}"#);
     ([(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 impl<E, F> Face<E, F> {
     /// Who may not enter learns nothing more.
-    fn enter(&self, headers: &HeaderMap, pairs: &Pairs) -> Result<RealtimeManager<E, F>, Refusal> {
-        if !self.config.lets_in(headers) {
-            return Err(Refusal::Origin);
+    fn enter(&self, parts: &Parts) -> Result<Entered<E, F>, Problem> {
+        if !self.config.origins.let_in(&parts.headers) {
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "pages of this origin are not allowed; the server's configuration names those that are",
+            ));
         }
-        if !self.config.knows(headers, value(pairs, ACCESS_TOKEN)) {
-            return Err(Refusal::Token);
+        let identity = self.config.check(parts)?;
+        let manager = self.manager.clone().ok_or_else(|| {
+            let detail = "there are no realtime events on this server";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        })?;
+        let guest = Guest {
+            identity,
+            _place: self.config.subscriptions.subscribe()?,
+        };
+        Ok(Entered { manager, guest })
+    }
+}
+
+struct Entered<E, F> {
+    manager: RealtimeManager<E, F>,
+    guest: Guest,
+}
+
+/// Who follows, until it is dropped.
+pub(super) struct Guest {
+    identity: Option<Identity>,
+    _place: Subscribed,
+}
+
+impl Guest {
+    /// Waits until it may follow no longer.
+    pub(super) fn expired(&self) -> impl Future<Output = ()> + Send + use<> {
+        let identity = self.identity.clone();
+        async {
+            match identity {
+                Some(identity) => identity.expired().await,
+                None => std::future::pending().await,
+            }
         }
-        self.manager.clone().ok_or(Refusal::Unavailable)
     }
 }
 
@@ -132,65 +183,29 @@ struct Asked<F> {
     from: Option<Start>,
 }
 
-fn asked<F: DeserializeOwned>(pairs: &Pairs) -> Result<Asked<F>, Refusal> {
+fn asked<F: DeserializeOwned>(pairs: &Pairs) -> Result<Asked<F>, Problem> {
     let from = match value(pairs, FROM) {
         None => None,
         Some(text) => match Numbering::FROM_ONE.place(text) {
             Some(start) => Some(start),
-            None => return Err(Refusal::From(text.to_owned())),
+            None => {
+                return Err(Problem::bad_request(format!(
+                    "`from` is the number of an event, `oldest` or `latest`, and not `{text:.80}`"
+                )));
+            }
         },
     };
     let rest = pairs
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()));
     let rest = rest.filter(|(name, _)| ![FROM, ACCESS_TOKEN].contains(name));
-    let filter = query::read(rest).map_err(|error| Refusal::Filter(error.to_string()))?;
+    let filter = query::read(rest).map_err(|error| {
+        Problem::bad_request(format!("the filter in the query cannot be read: {error}"))
+    })?;
     Ok(Asked { filter, from })
 }
 
 fn value<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a str> {
     let found = pairs.iter().find(|(found, _)| found == name);
     found.map(|(_, value)| value.as_str())
-}
-
-/// Why a request is not served.
-enum Refusal {
-    Origin,
-    Token,
-    Unavailable,
-    From(String),
-    Filter(String),
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Origin => (
-                StatusCode::FORBIDDEN,
-                "pages of this origin are not allowed; the server's configuration names those that are\n",
-            )
-                .into_response(),
-            Self::Token => (
-                StatusCode::UNAUTHORIZED,
-                [(WWW_AUTHENTICATE, "Bearer")],
-                "say the token: `authorization: Bearer TOKEN`, or `?access_token=TOKEN`\n",
-            )
-                .into_response(),
-            Self::Unavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "there are no realtime events on this server\n",
-            )
-                .into_response(),
-            Self::From(text) => (
-                StatusCode::BAD_REQUEST,
-                format!("`from` is the number of an event, `oldest` or `latest`, and not `{text:.80}`\n"),
-            )
-                .into_response(),
-            Self::Filter(error) => (
-                StatusCode::BAD_REQUEST,
-                format!("the filter in the query cannot be read: {error}\n"),
-            )
-                .into_response(),
-        }
-    }
 }

@@ -7,6 +7,7 @@ use super::config::RealtimeConfig;
 use super::event::RealtimeEvent;
 use super::filter::Filter;
 use super::manager::{Client, RealtimeManager};
+use super::router::Guest;
 use crate::resume::Numbering;
 use crate::sse::{self, Sse, SseConfig};
 
@@ -16,6 +17,7 @@ pub(super) fn follow<E: RealtimeEvent, F: Filter<E>>(
     filter: F,
     start: Start,
     config: &RealtimeConfig,
+    guest: Guest,
 ) -> Response {
     let receiver = manager.receiver(start);
     let closing = manager.closing();
@@ -37,6 +39,12 @@ pub(super) fn follow<E: RealtimeEvent, F: Filter<E>>(
         .retry(config.retry);
     Sse::new(events)
         .config(config)
-        .end_when(closing.cancelled_owned())
+        .end_when(async move {
+            tokio::select! {
+                () = closing.cancelled() => {}
+                // It has its place until then.
+                () = guest.expired() => {}
+            }
+        })
         .into_response()
 }

@@ -18,6 +18,7 @@ use super::config::RealtimeConfig;
 use super::event::RealtimeEvent;
 use super::filter::Filter;
 use super::manager::{Client, RealtimeManager};
+use super::router::Guest;
 use crate::resume::Numbering;
 use crate::sse::{Incoming, NumberedGap, Received};
 
@@ -39,17 +40,20 @@ pub(super) fn follow<E: RealtimeEvent, F: Filter<E>>(
     filter: F,
     start: Start,
     config: &RealtimeConfig,
+    guest: Guest,
 ) -> Response {
+    let sockets = manager.sockets();
     // Before the client hears that it is connected: what is sent from then on, it gets.
     let follower = Follower {
         incoming: Incoming::new(manager.receiver(start)),
         closing: manager.closing(),
         client: Client::connect(manager, filter),
+        guest,
     };
     let ping_interval = config.keep_alive_interval;
     upgrade
         .max_message_size(CLIENT_BYTES_MAX)
-        .on_upgrade(move |socket| follower.run(socket, ping_interval))
+        .on_upgrade(move |socket| sockets.track_future(follower.run(socket, ping_interval)))
 }
 
 /// What the server says that is no event.
@@ -83,6 +87,11 @@ enum End {
     },
 }
 
+const EXPIRED: End = End::Close {
+    code: close_code::POLICY,
+    reason: "the token has expired; connect again with another one",
+};
+
 const AWAY: End = End::Close {
     code: close_code::AWAY,
     reason: "the server shuts down; connect again",
@@ -98,15 +107,18 @@ struct Follower<E, F> {
     incoming: Incoming<Receiver<E, Json>>,
     client: Client<E, F>,
     closing: CancellationToken,
+    guest: Guest,
 }
 
 impl<E: RealtimeEvent, F: Filter<E>> Follower<E, F> {
     async fn run(mut self, mut socket: WebSocket, ping_interval: Duration) {
         let closing = self.closing.clone();
+        let expired = self.guest.expired();
         let end = tokio::select! {
             end = self.follow(&mut socket, ping_interval) => end,
             // Also while a client does not take what it is sent.
             () = closing.cancelled() => AWAY,
+            () = expired => EXPIRED,
         };
         // It is no client any more, however long it takes to close.
         drop(self);

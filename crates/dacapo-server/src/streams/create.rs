@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, State as Extract};
+use axum::extract::{ConnectInfo, Extension, Path, State as Extract};
 use axum::http::header::{CONTENT_TYPE, HOST, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -16,6 +16,7 @@ use super::service::{Service, blocking, is_over};
 use super::state::{Change, State};
 use super::stream::{Present, Slot, Stream};
 use super::{content, headers, place};
+use crate::connections::Peer;
 use crate::problem::Problem;
 
 /// What a proxy that speaks TLS says of its client's request.
@@ -43,6 +44,7 @@ pub(crate) async fn put(
     Extract(service): Extract<Arc<Service>>,
     Path(name): Path<String>,
     uri: Uri,
+    peer: Option<Extension<ConnectInfo<Peer>>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
@@ -70,14 +72,16 @@ pub(crate) async fn put(
     if !created.is_new {
         return Ok((StatusCode::OK, answer).into_response());
     }
-    answer.insert(LOCATION, location(&uri, &headers)?);
+    let is_tls = peer.is_some_and(|Extension(ConnectInfo(peer))| peer.is_tls());
+    answer.insert(LOCATION, location(&uri, is_tls, &headers)?);
     Ok((StatusCode::CREATED, answer).into_response())
 }
 
 /// Where the new stream is, as its creator calls this server.
-fn location(uri: &Uri, headers: &HeaderMap) -> Result<HeaderValue, Problem> {
+fn location(uri: &Uri, is_tls: bool, headers: &HeaderMap) -> Result<HeaderValue, Problem> {
     let host = headers::text(headers, &HOST)?.unwrap_or_default();
-    let scheme = headers::text(headers, &FORWARDED_PROTO)?.unwrap_or("http");
+    let own = if is_tls { "https" } else { "http" };
+    let scheme = headers::text(headers, &FORWARDED_PROTO)?.unwrap_or(own);
     let absolute = Uri::builder()
         .scheme(scheme)
         .authority(host)

@@ -38,21 +38,47 @@ impl Service {
         self.release(stream, Cause::Deleted, Vec::new())
     }
 
-    /// Looks at all streams, and deletes those whose time is over.
+    /// Looks at all streams, deletes those whose time is over, and keeps the state of the others from being
+    /// dropped.
     pub(crate) fn delete_expired(&self) -> Result<u64, ReadError> {
         let mut deleted = 0;
+        let oldest = self.log.oldest();
+        let middle = oldest.plus(self.log.next_offset().since(oldest) / 2);
         for found in self.log.topics().prefix(service::CONTROL) {
             let topic = found?.topic;
             let name = &topic.as_str()[service::CONTROL.len()..];
             let Ok(stream) = self.stream(name) else {
                 continue; // somebody else's topic
             };
-            match self.refresh(&stream) {
+            let looked = self.refresh(&stream).and_then(|is_deleted| {
+                // Nothing is dropped before retention has dropped something else.
+                if oldest > Offset::ZERO {
+                    self.keep_state(&stream, middle)?;
+                }
+                Ok(is_deleted)
+            });
+            match looked {
                 Ok(is_deleted) => deleted += u64::from(is_deleted),
                 Err(problem) => tracing::warn!(name, ?problem, "a stream cannot be looked at"),
             }
         }
         Ok(deleted)
+    }
+
+    /// Stores the state of a stream again that is in the older half of the log, which retention comes to
+    /// next. Nobody waits for the disk: the older one is there until then.
+    fn keep_state(&self, stream: &Stream, middle: Offset) -> Result<(), Problem> {
+        let mut slot = stream.load(&self.log)?;
+        if let Slot::Present(present) = &mut *slot
+            && present.since < middle
+        {
+            let state = present.state.clone();
+            let bytes = Change::State(Box::new(state.clone())).to_bytes();
+            let offset = self.log.append_to(&stream.control, &bytes)?;
+            let end = present.end;
+            present.stored(state, offset, end);
+        }
+        Ok(())
     }
 
     /// Deletes a stream whose time is over, unless somebody has used it meanwhile.

@@ -15,16 +15,19 @@ use std::time::Duration;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, RETRY_AFTER,
+    WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use axum::{Router, middleware};
-use dacapo_log::{Log, ReadError};
+use dacapo_log::{Log, Offset, ReadError};
 use percent_encoding::percent_decode_str;
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{Any, CorsLayer};
 
+mod access;
 mod append;
 mod content;
 mod create;
@@ -44,6 +47,8 @@ mod sse;
 mod state;
 mod stream;
 
+use crate::auth::Authorizer;
+use crate::limits::{RateLimits, Subscriptions};
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use registry::Registry;
@@ -64,15 +69,19 @@ const ROOT: &str = "/v1/stream/";
 /// };
 /// assert_eq!(config.body_bytes_max, 8 << 20);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct StreamsConfig {
     /// How long a long-poll waits for data; 20 seconds by default.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub long_poll_timeout: Duration,
     /// After how long a response of server-sent events ends, for the client to come back, so that
     /// whatever balances the load can; 60 seconds by default.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub sse_duration: Duration,
     /// How often such a response says something while there is no data, in a comment, so that nothing
     /// between takes it for dead; every 15 seconds by default.
+    #[serde(with = "jiff::fmt::serde::unsigned_duration::friendly::compact::required")]
     pub sse_keep_alive: Duration,
     /// The largest body of a request, in bytes; 8 MiB by default. It must fit into one segment of the
     /// log, too.
@@ -85,11 +94,23 @@ pub struct StreamsConfig {
     /// Whether scripts of any other site may use the streams; not by default.
     pub cors: bool,
     /// Whether answers are for whoever asked only, so that no shared cache may keep them; not by
-    /// default. Where clients have tokens, it has to be.
+    /// default. It is so in any case where clients have tokens.
     pub private: bool,
+    /// Who may read, append to and delete which streams; everybody, by default.
+    #[serde(skip)]
+    pub auth: Option<Authorizer>,
+    /// How often a client may ask; as often as it likes, by default.
+    #[serde(skip)]
+    pub rate: Option<RateLimits>,
+    /// How many long-polls and server-sent events there may be at once, with those of other faces that
+    /// share it; as many as there are connections, by default.
+    #[serde(skip)]
+    pub subscriptions: Subscriptions,
     /// Cancelled when the server shuts down: reads that wait are answered then. Never by default.
+    #[serde(skip)]
     pub shutdown: CancellationToken,
     /// Where is counted what is done.
+    #[serde(skip)]
     pub metrics: Metrics,
 }
 
@@ -104,6 +125,9 @@ impl Default for StreamsConfig {
             idle_streams_max: 10_000,
             cors: false,
             private: false,
+            auth: None,
+            rate: None,
+            subscriptions: Subscriptions::default(),
             shutdown: CancellationToken::new(),
             metrics: Metrics::default(),
         }
@@ -136,7 +160,8 @@ pub struct Streams {
 impl Streams {
     /// The streams of `log`.
     #[must_use]
-    pub fn new(log: Log, config: StreamsConfig) -> Self {
+    pub fn new(log: Log, mut config: StreamsConfig) -> Self {
+        config.private |= config.auth.is_some();
         let service = Arc::new(Service {
             log,
             registry: Registry::new(config.idle_streams_max),
@@ -158,6 +183,15 @@ impl Streams {
             .route("/v1/stream/{*name}", methods.fallback(not_allowed))
             .layer(DefaultBodyLimit::max(config.body_bytes_max))
             .with_state(Arc::clone(&self.service));
+        let router = match &config.auth {
+            Some(auth) => router.layer(middleware::from_fn_with_state(auth.clone(), access::check)),
+            None => router,
+        };
+        let router = match &config.rate {
+            Some(rate) => rate.limit(router, config.auth.as_ref()),
+            None => router,
+        };
+        // Around the two: a page hears why it was refused.
         let router = match config.cors {
             true => router.layer(cors()),
             false => router,
@@ -166,8 +200,24 @@ impl Streams {
         router.layer(middleware::map_response_with_state(metrics, finished))
     }
 
+    /// Has the stream of this name read from the log, so that [`append_record`](Self::append_record) need
+    /// not wait for the disk.
+    pub(crate) async fn open(&self, name: &str) -> Result<(), Problem> {
+        self.service.open(name).await.map(drop)
+    }
+
+    /// Appends one message by the rules of the stream of this name, or, where there is none, a record to
+    /// the topic. It is not durable yet.
+    pub(crate) fn append_record(&self, name: &str, message: &[u8]) -> Result<Offset, Problem> {
+        append::record(&self.service, name, message)
+    }
+
     /// Deletes the streams whose time is over, and returns how many these were. Without this, each is
     /// deleted when somebody next asks for it.
+    ///
+    /// Stores the states of the others again that are in the older half of the log, where retention has
+    /// dropped something: a stream is kept as long as no more than half of the log is dropped between two
+    /// calls.
     ///
     /// Looks at every stream of the log: for each thread that serves, this is some work that waits for
     /// the disk, and is to be done elsewhere.
@@ -180,7 +230,7 @@ impl Streams {
 }
 
 /// The name of the stream at a path, if there can be one.
-pub(crate) fn name_of(path: &str) -> Option<String> {
+fn name_of(path: &str) -> Option<String> {
     let name = percent_decode_str(path.strip_prefix(ROOT)?);
     name.decode_utf8().ok().map(Cow::into_owned)
 }
@@ -231,6 +281,7 @@ fn cors() -> CorsLayer {
         .expose_headers([
             ETAG,
             LOCATION,
+            WWW_AUTHENTICATE,
             RETRY_AFTER,
             CACHE_CONTROL,
             headers::NEXT_OFFSET,

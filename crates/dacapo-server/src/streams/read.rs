@@ -5,12 +5,12 @@ use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State as Extract};
+use axum::extract::{Extension, Path, Query, State as Extract};
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use dacapo_log::Offset;
+use dacapo_log::{Log, Offset};
 
 use super::content::Content;
 use super::place::From;
@@ -18,6 +18,7 @@ use super::reader::{self, Page, Reader, View};
 use super::service::{self, Service, present};
 use super::stream::Stream;
 use super::{cursor, headers, place, sse};
+use crate::auth::Identity;
 use crate::problem::Problem;
 
 /// The parameters of a read.
@@ -49,6 +50,7 @@ pub(crate) async fn get(
     Extract(service): Extract<Arc<Service>>,
     Path(name): Path<String>,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    identity: Option<Extension<Identity>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
@@ -66,7 +68,10 @@ pub(crate) async fn get(
     match live {
         None => catch_up(&service, reading, &headers).await,
         Some(Live::LongPoll) => long_poll(&service, reading, asked.cursor, &headers).await,
-        Some(Live::Sse) => Ok(sse::response(service, reading, asked.cursor)),
+        Some(Live::Sse) => {
+            let identity = identity.map(|Extension(identity)| identity);
+            sse::response(service, reading, asked.cursor, identity.as_ref())
+        }
     }
 }
 
@@ -189,7 +194,7 @@ async fn catch_up(
         return data(service, &content_type, page, None, headers);
     }
     let (_, page) = reader::page_of(reader, service.config.page_bytes_max.max(1)).await?;
-    let tag = tag(created, from, &page);
+    let tag = tag(&service.log, created, from, &page);
     data(service, &content_type, page, Some(tag), headers)
 }
 
@@ -199,6 +204,7 @@ async fn long_poll(
     cursor: Option<u64>,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
+    let _place = service.config.subscriptions.subscribe()?;
     let _subscribed = service.config.metrics.subscribed();
     let bytes_max = service.config.page_bytes_max.max(1);
     let Reading {
@@ -230,7 +236,7 @@ async fn long_poll(
             response
         }
         _ => {
-            let tag = tag(created, from, &page);
+            let tag = tag(&service.log, created, from, &page);
             data(service, &content_type, page, Some(tag), headers)?
         }
     };
@@ -238,14 +244,15 @@ async fn long_poll(
     Ok(response)
 }
 
-/// Names a page: it changes with its bytes, and with what its headers say of the stream's end.
-fn tag(created: Offset, from: Offset, page: &Page) -> String {
+/// Names a page: it changes with its bytes, and with what its headers say of the stream's end. Another log
+/// has other pages, at the same URL too.
+fn tag(log: &Log, created: Offset, from: Offset, page: &Page) -> String {
     let end = match (page.is_last, page.is_up_to_date) {
         (true, _) => "c",
         (false, true) => "t",
         (false, false) => "",
     };
-    format!("\"{created}-{from}-{}{end}\"", page.next)
+    format!("\"{:x}-{created}-{from}-{}{end}\"", log.id(), page.next)
 }
 
 fn describe(headers: &mut HeaderMap, page: &Page) {

@@ -10,6 +10,7 @@ use super::StreamsConfig;
 use super::registry::Registry;
 use super::stream::{self, Present, Slot, Stream};
 use crate::problem::Problem;
+use crate::reserved;
 
 /// What the control topic of a stream is called: this, and then the stream's name.
 pub(crate) const CONTROL: &str = "__ds/";
@@ -83,16 +84,17 @@ pub(crate) fn not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, detail)
 }
 
-fn gone() -> Problem {
+pub(crate) fn gone() -> Problem {
     let detail = "the stream was deleted, and its name is free once its forks are, too";
     Problem::new(StatusCode::GONE, detail)
 }
 
 /// The topics of a stream's data and control records.
 fn topics(name: &str) -> Result<(Topic, Topic), Problem> {
-    if name.starts_with(CONTROL) {
+    if reserved::is_reserved(name) {
         return Err(Problem::bad_request(format!(
-            "names of streams do not begin with {CONTROL}"
+            "names of streams do not begin with {}",
+            reserved::PREFIX
         )));
     }
     let parse = |name: &str| {
@@ -130,7 +132,7 @@ mod tests {
             ("rooms/lobby", "__ds/rooms/lobby")
         );
         assert!(topics(&"x".repeat(250)).is_ok());
-        for name in ["", "__ds/x", &"x".repeat(251)] {
+        for name in ["", "__ds/x", "__mp/c/x", &"x".repeat(251)] {
             assert!(topics(name).is_err(), "{name}");
         }
     }

@@ -5,17 +5,13 @@
 //! misses nothing.
 
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::body::Body;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use futures_util::stream;
 use serde_json::json;
 use tokio::time::Instant;
@@ -24,8 +20,11 @@ use super::read::Reading;
 use super::reader::{self, Page, Reader};
 use super::service::Service;
 use super::{cursor, headers, place};
+use crate::auth::Identity;
+use crate::limits::Subscribed;
 use crate::metrics::Counted;
 use crate::problem::Problem;
+use crate::sse::{EncodedEvent, Event, Sse, SseConfig};
 
 /// A response on its way.
 struct Events {
@@ -37,19 +36,28 @@ struct Events {
     until: Instant,
     /// Whether everything was read when it was last looked.
     is_up_to_date: bool,
+    _place: Subscribed,
     _subscribed: Counted,
 }
 
-pub(crate) fn response(service: Arc<Service>, reading: Reading, cursor: Option<u64>) -> Response {
+/// As many follow as may, or a response that ends when its time, or that of the client's token, is over.
+pub(crate) fn response(
+    service: Arc<Service>,
+    reading: Reading,
+    cursor: Option<u64>,
+    identity: Option<&Identity>,
+) -> Result<Response, Problem> {
     let is_text = headers::is_text(&reading.content_type);
-    let mut answer = HeaderMap::new();
-    answer.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    answer.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    if !is_text {
-        answer.insert(headers::SSE_ENCODING, HeaderValue::from_static("base64"));
-    }
+    let lasts = service.config.sse_duration;
+    let expires = identity.and_then(Identity::expires);
+    let lasts = expires.map_or(lasts, |at| {
+        let rest = at.duration_since(SystemTime::now());
+        lasts.min(rest.unwrap_or_default())
+    });
+    let config = SseConfig::default().keep_alive_interval(service.config.sse_keep_alive);
     let events = Events {
-        until: Instant::now() + service.config.sse_duration,
+        until: Instant::now() + lasts,
+        _place: service.config.subscriptions.subscribe()?,
         _subscribed: service.config.metrics.subscribed(),
         service,
         reader: Some(reading.reader),
@@ -59,24 +67,27 @@ pub(crate) fn response(service: Arc<Service>, reading: Reading, cursor: Option<u
     };
     let events = stream::unfold(events, |mut events| async move {
         let said = events.next().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(said)), events))
+        Some((Ok::<_, Infallible>(said), events))
     });
-    (answer, Body::from_stream(events)).into_response()
+    let mut response = Sse::new(events).config(config).into_response();
+    if !is_text {
+        let encoding = HeaderValue::from_static("base64");
+        response
+            .headers_mut()
+            .insert(headers::SSE_ENCODING, encoding);
+    }
+    Ok(response)
 }
 
 impl Events {
     /// What is said next; `None` at the end.
-    async fn next(&mut self) -> Option<String> {
+    async fn next(&mut self) -> Option<EncodedEvent> {
         let mut reader = self.reader.take()?;
         let bytes_max = self.service.config.page_bytes_max.max(1);
         let read = if self.is_up_to_date {
             let config = &self.service.config;
             tokio::select! {
                 page = reader.wait(bytes_max) => page.map_err(Problem::from).map(|page| (reader, page)),
-                () = tokio::time::sleep(config.sse_keep_alive) => {
-                    self.reader = Some(reader);
-                    return Some(":\n\n".to_owned());
-                }
                 () = tokio::time::sleep_until(self.until) => return None,
                 () = config.shutdown.cancelled() => return None,
             }
@@ -100,9 +111,13 @@ impl Events {
         Some(self.events_of(page))
     }
 
-    fn events_of(&self, page: Page) -> String {
+    /// In one piece: a client goes on where the control event says, and must not get the data again.
+    fn events_of(&self, page: Page) -> EncodedEvent {
         let id = place::text_of(page.next);
-        let mut said = String::new();
+        let event = |name| {
+            let event = Event::named(name).and_then(|event| event.id(&id));
+            event.expect("a name of one line, and a number")
+        };
         let mut control = json!({ "streamNextOffset": id });
         if page.is_last {
             control["streamClosed"] = true.into();
@@ -112,41 +127,15 @@ impl Events {
         if page.is_up_to_date {
             control["upToDate"] = true.into();
         }
-        if page.content.messages > 0 {
-            said.push_str("event: data\n");
-            let data = page.content.finish().concat();
-            match self.is_text {
-                true => push_lines(&mut said, &String::from_utf8_lossy(&data)),
-                false => push_lines(&mut said, &STANDARD.encode(&data)),
-            }
-            let _ = write!(said, "id: {id}\n\n");
+        let control = event("control").data(control.to_string());
+        if page.content.messages == 0 {
+            return EncodedEvent::from(control);
         }
-        let _ = write!(said, "event: control\ndata:{control}\nid: {id}\n\n");
-        said
-    }
-}
-
-/// Whatever ends a line in an event stream ends one here.
-fn push_lines(said: &mut String, text: &str) {
-    let text = text.replace("\r\n", "\n").replace('\r', "\n");
-    for line in text.split('\n') {
-        // One space behind the colon is not the line's.
-        let space = if line.starts_with(' ') { " " } else { "" };
-        let _ = writeln!(said, "data:{space}{line}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_line_of_the_data_can_pass_for_a_field() {
-        let mut said = String::new();
-        push_lines(&mut said, "a\r\nevent: control\rid: 7\n\n b");
-        assert_eq!(
-            said,
-            "data:a\ndata:event: control\ndata:id: 7\ndata:\ndata:  b\n"
-        );
+        let data = page.content.finish().concat();
+        let data = match self.is_text {
+            true => String::from_utf8_lossy(&data).into_owned(),
+            false => STANDARD.encode(&data),
+        };
+        EncodedEvent::of_all([event("data").data(data), control])
     }
 }

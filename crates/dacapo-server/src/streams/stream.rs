@@ -37,7 +37,7 @@ pub(crate) enum Slot {
 pub(crate) struct Present {
     pub(crate) state: State,
     /// The record that holds a whole state, and how many steps follow it.
-    since: Offset,
+    pub(crate) since: Offset,
     steps: usize,
     pub(crate) created: Offset,
     /// Behind its last data.

@@ -6,3 +6,4 @@ mod eventsource;
 mod memory;
 mod realtime;
 mod sse;
+mod streams;

@@ -1,4 +1,4 @@
-//! The keys that addresses are signed with, in a file that stays across restarts.
+//! Keys that addresses and tokens are signed with, in a file that stays across restarts.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -12,9 +12,6 @@ use sha2::{Digest, Sha256};
 pub(crate) const KEY_BYTES: usize = 32;
 pub(crate) const SIGNATURE_BYTES: usize = 32;
 
-/// The name of the key file, in the directory of the log, unless the configuration names another.
-pub(crate) const FILE_NAME: &str = "megaphone.keys";
-
 /// One key, and a name for it that tells nothing about it.
 #[derive(Clone)]
 pub(crate) struct Key {
@@ -22,7 +19,7 @@ pub(crate) struct Key {
     tag: KeyTag,
 }
 
-/// Which key an address was signed with.
+/// Which key something was signed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeyTag(pub(crate) u32);
 
@@ -59,7 +56,7 @@ pub enum KeysError {
         line: usize,
     },
     /// It holds no key.
-    #[error("the key file {} holds no key; remove it to have one made, which makes all addresses invalid", path.display())]
+    #[error("the key file {} holds no key; remove it to have one made, which makes all that was signed invalid", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
@@ -179,7 +176,7 @@ fn load(path: &Path) -> Result<Keys, KeysError> {
     Ok(Keys(keys))
 }
 
-/// Makes the file whole, for its owner only, and durable: addresses are given out right away.
+/// Makes the file whole, for its owner only, and durable: what it signs is given out right away.
 fn create(path: &Path) -> Result<(), KeysError> {
     let failed = |source| KeysError::Io {
         path: path.to_owned(),
@@ -192,7 +189,7 @@ fn create(path: &Path) -> Result<(), KeysError> {
     // Mode 0600 from the beginning.
     let mut file = tempfile::NamedTempFile::new_in(dir).map_err(failed)?;
     let text = format!(
-        "# Keys of addresses, one a line: the first signs, all verify.\n{}\n",
+        "# Keys, one a line: the first signs, all verify.\n{}\n",
         hex(&secret)
     );
     file.write_all(text.as_bytes()).map_err(failed)?;
@@ -230,7 +227,7 @@ mod tests {
     #[test]
     fn a_key_file_is_made_once_for_its_owner_only() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE_NAME);
+        let path = dir.path().join("keys");
         let made = Keys::load_or_create(&path).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
@@ -242,7 +239,7 @@ mod tests {
     #[test]
     fn the_first_key_signs_and_all_are_there() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE_NAME);
+        let path = dir.path().join("keys");
         let text = format!("# newest\n{}\n\n{}\n", "0a".repeat(32), "B1".repeat(32));
         write_for_owner(&path, &text);
         let keys = Keys::load_or_create(&path).unwrap();
@@ -256,7 +253,7 @@ mod tests {
     #[test]
     fn a_key_file_that_cannot_be_trusted_is_named_with_its_line() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(FILE_NAME);
+        let path = dir.path().join("keys");
         write_for_owner(&path, &format!("{}\nnot a key\n", "0a".repeat(32)));
         let error = Keys::load_or_create(&path).unwrap_err();
         assert!(matches!(error, KeysError::Line { line: 2, .. }), "{error}");
