@@ -8,6 +8,7 @@ mod damage;
 mod demo;
 mod failing_disk;
 mod keystrokes;
+mod killed_serving;
 mod killing;
 mod process;
 mod producing;
