@@ -4,8 +4,10 @@
 //! then goes on. Both have that place as `id:`, so that an `EventSource` that comes back by itself
 //! misses nothing.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,8 +19,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::stream;
-use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::read::Reading;
 use super::reader::{self, Page, Reader};
@@ -26,6 +27,9 @@ use super::service::Service;
 use super::{cursor, headers, place};
 use crate::metrics::Counted;
 use crate::problem::Problem;
+
+/// What stands around the data of one page, unless it has many lines.
+const ROOM_BYTES: usize = 256;
 
 /// A response on its way.
 struct Events {
@@ -35,6 +39,11 @@ struct Events {
     is_text: bool,
     cursor: u64,
     until: Instant,
+    /// Over at `until`, or when the server ends.
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Over when nothing may have been said for so long.
+    silence: Pin<Box<Sleep>>,
+    said_at: Instant,
     /// Whether everything was read when it was last looked.
     is_up_to_date: bool,
     _subscribed: Counted,
@@ -48,8 +57,20 @@ pub(crate) fn response(service: Arc<Service>, reading: Reading, cursor: Option<u
     if !is_text {
         answer.insert(headers::SSE_ENCODING, HeaderValue::from_static("base64"));
     }
+    let config = &service.config;
+    let now = Instant::now();
+    let until = now + config.sse_duration;
+    let shutdown = config.shutdown.clone();
+    let end = async move {
+        let ended = tokio::time::timeout_at(until, shutdown.cancelled());
+        // Either is an end.
+        let _ = ended.await;
+    };
     let events = Events {
-        until: Instant::now() + service.config.sse_duration,
+        until,
+        end: Box::pin(end),
+        silence: Box::pin(tokio::time::sleep(config.sse_keep_alive)),
+        said_at: now,
         _subscribed: service.config.metrics.subscribed(),
         service,
         reader: Some(reading.reader),
@@ -70,15 +91,27 @@ impl Events {
         let mut reader = self.reader.take()?;
         let bytes_max = self.service.config.page_bytes_max.max(1);
         let read = if self.is_up_to_date {
-            let config = &self.service.config;
-            tokio::select! {
-                page = reader.wait(bytes_max) => page.map_err(Problem::from).map(|page| (reader, page)),
-                () = tokio::time::sleep(config.sse_keep_alive) => {
-                    self.reader = Some(reader);
-                    return Some(":\n\n".to_owned());
+            loop {
+                tokio::select! {
+                    page = reader.wait(bytes_max) => {
+                        break page.map_err(Problem::from).map(|page| (reader, page));
+                    }
+                    () = &mut self.silence => {
+                        // Set anew here alone, and not with each event.
+                        let keep_alive = self.service.config.sse_keep_alive;
+                        let now = Instant::now();
+                        let is_silent = now >= self.said_at + keep_alive;
+                        if is_silent {
+                            self.said_at = now;
+                        }
+                        self.silence.as_mut().reset(self.said_at + keep_alive);
+                        if is_silent {
+                            self.reader = Some(reader);
+                            return Some(":\n\n".to_owned());
+                        }
+                    }
+                    () = &mut self.end => return None,
                 }
-                () = tokio::time::sleep_until(self.until) => return None,
-                () = config.shutdown.cancelled() => return None,
             }
         } else {
             reader::page_of(reader, bytes_max).await
@@ -93,6 +126,7 @@ impl Events {
         if page.is_gone {
             return None;
         }
+        self.said_at = Instant::now();
         self.is_up_to_date = page.is_up_to_date;
         if !page.is_last && Instant::now() < self.until {
             self.reader = Some(reader);
@@ -102,37 +136,47 @@ impl Events {
 
     fn events_of(&self, page: Page) -> String {
         let id = place::text_of(page.next);
-        let mut said = String::new();
-        let mut control = json!({ "streamNextOffset": id });
-        if page.is_last {
-            control["streamClosed"] = true.into();
-        } else {
-            control["streamCursor"] = self.cursor.to_string().into();
-        }
-        if page.is_up_to_date {
-            control["upToDate"] = true.into();
-        }
+        let mut said = String::with_capacity(page.content.bytes + ROOM_BYTES);
         if page.content.messages > 0 {
             said.push_str("event: data\n");
-            let data = page.content.finish().concat();
+            let chunks = page.content.finish();
+            let data = match &chunks[..] {
+                [chunk] => Cow::Borrowed(&chunk[..]),
+                chunks => Cow::Owned(chunks.concat()),
+            };
             match self.is_text {
                 true => push_lines(&mut said, &String::from_utf8_lossy(&data)),
                 false => push_lines(&mut said, &STANDARD.encode(&data)),
             }
             let _ = write!(said, "id: {id}\n\n");
         }
-        let _ = write!(said, "event: control\ndata:{control}\nid: {id}\n\n");
+        // All of it is digits: nothing has to be escaped.
+        said.push_str("event: control\ndata:{");
+        let _ = match page.is_last {
+            true => write!(said, "\"streamClosed\":true"),
+            false => write!(said, "\"streamCursor\":\"{}\"", self.cursor),
+        };
+        let _ = write!(said, ",\"streamNextOffset\":\"{id}\"");
+        if page.is_up_to_date {
+            said.push_str(",\"upToDate\":true");
+        }
+        let _ = write!(said, "}}\nid: {id}\n\n");
         said
     }
 }
 
 /// Whatever ends a line in an event stream ends one here.
 fn push_lines(said: &mut String, text: &str) {
-    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    let text = match text.contains('\r') {
+        true => Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")),
+        false => Cow::Borrowed(text),
+    };
     for line in text.split('\n') {
         // One space behind the colon is not the line's.
         let space = if line.starts_with(' ') { " " } else { "" };
-        let _ = writeln!(said, "data:{space}{line}");
+        for part in ["data:", space, line, "\n"] {
+            said.push_str(part);
+        }
     }
 }
 
