@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use hyper::Method;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -35,10 +36,18 @@ pub(crate) struct Server {
     _started: Option<Started>,
 }
 
-/// A server of our own: killed, and its files deleted, at the end.
+/// A server of our own: killed with all its processes, and its files deleted, at the end.
 struct Started {
+    group: Pid,
     _child: Child,
     _dir: TempDir,
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        // One that has ended by itself has said why when it was asked.
+        let _ = kill_process_group(self.group, Signal::KILL);
+    }
 }
 
 /// Where the programs are, and where their files shall be.
@@ -84,6 +93,8 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::from(File::create(&lines)?))
             .stderr(Stdio::from(File::options().append(true).open(&lines)?))
+            // Its workers are killed with it.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn();
         let mut child = child.with_context(|| {
@@ -93,6 +104,7 @@ impl Server {
             )
         })?;
         let pid = child.id().context("it has ended already")?;
+        let group = Pid::from_raw(i32::try_from(pid)?).context("its id is 0")?;
         let answers = async {
             loop {
                 if let Some(status) = child.try_wait()? {
@@ -114,6 +126,7 @@ impl Server {
             address,
             process: Some(Process(pid)),
             _started: Some(Started {
+                group,
                 _child: child,
                 _dir: dir,
             }),

@@ -1,5 +1,7 @@
-//! One publisher, and many who follow its topic.
+//! One topic, and many who follow it.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,7 +36,7 @@ pub(crate) enum Face {
 pub(crate) enum Pace {
     /// So many messages a second.
     PerSecond(u32),
-    /// Each one when the last is acknowledged, and this many.
+    /// As fast as they are acknowledged, over all connections of a publisher, and this many.
     Unthrottled(u64),
 }
 
@@ -67,7 +69,10 @@ pub(crate) async fn run(
     let audience = Audience::follow(followers, messages);
     let cpu = server.process.map(|process| process.cpu()).transpose()?;
     let begin = Instant::now();
-    publish(&mut publisher, pace, messages).await?;
+    match pace {
+        Pace::PerSecond(per_second) => paced(&mut publisher, per_second, messages).await?,
+        Pace::Unthrottled(messages) => flood(load, server, &topic, messages).await?,
+    }
     let published = begin.elapsed();
     let heard = audience.heard().await?;
     let took = begin.elapsed();
@@ -92,23 +97,42 @@ pub(crate) async fn run(
     Ok(figures)
 }
 
-/// Sends all messages; a paced one that is late is followed by the next at once, so that the rate holds.
-pub(crate) async fn publish(
+/// Sends all messages; one that is late is followed by the next at once, so that the rate holds.
+pub(crate) async fn paced(
     publisher: &mut Publisher,
-    pace: Pace,
+    per_second: u32,
     messages: u64,
 ) -> anyhow::Result<()> {
-    let mut ticks = match pace {
-        Pace::PerSecond(per_second) => {
-            Some(tokio::time::interval(Duration::from_secs(1) / per_second))
-        }
-        Pace::Unthrottled(_) => None,
-    };
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / per_second);
     for _ in 0..messages {
-        if let Some(ticks) = &mut ticks {
-            ticks.tick().await;
-        }
+        ticks.tick().await;
         publisher.send().await?;
+    }
+    Ok(())
+}
+
+/// Sends all messages over many connections, each of which waits for its acknowledgements.
+async fn flood(
+    load: &Load,
+    server: &Arc<Server>,
+    topic: &str,
+    messages: u64,
+) -> anyhow::Result<()> {
+    let left = Arc::new(AtomicU64::new(messages));
+    let mut running = JoinSet::new();
+    for _ in 0..load.connections {
+        let mut publisher = Publisher::connect(server, topic, 1, load.bytes).await?;
+        let left = Arc::clone(&left);
+        running.spawn(async move {
+            let take = |left: u64| left.checked_sub(1);
+            while left.fetch_update(Relaxed, Relaxed, take).is_ok() {
+                publisher.send().await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended??;
     }
     Ok(())
 }

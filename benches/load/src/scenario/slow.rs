@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::fan_out::{self, Audience, Face, Pace};
+use super::fan_out::{self, Audience, Face};
 use super::publish::Publisher;
 use crate::Load;
 use crate::http::{self, Connection, Window};
@@ -118,7 +118,7 @@ async fn publish(
     }
     let followers = fan_out::connect(server, &topic, Face::Sse, EACH).await?;
     let audience = Audience::follow(followers, messages);
-    fan_out::publish(&mut publisher, Pace::PerSecond(PACE), messages).await?;
+    fan_out::paced(&mut publisher, PACE, messages).await?;
     audience.heard().await
 }
 
