@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use dacapo_log::{Log, OpenError};
 use signal_hook::consts::SIGXFSZ;
 
@@ -97,7 +97,7 @@ enum Command {
     Prune(prune::Args),
     Compact(compact::Args),
     Backup(backup::Args),
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     Demo(demo::Args),
     Completions(CompletionsArgs),
 }
@@ -115,7 +115,9 @@ struct CompletionsArgs {
 }
 
 fn main() -> ExitCode {
-    let outcome = outlive_file_size_limit().and_then(|()| match Cli::parse().command {
+    let given = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&given).unwrap_or_else(|error| error.exit());
+    let outcome = outlive_file_size_limit().and_then(|()| match cli.command {
         Command::Append(args) => append::run(&args),
         Command::Cat(args) => cat::run(&args),
         Command::Tail(args) => tail::run(&args),
@@ -128,7 +130,8 @@ fn main() -> ExitCode {
         Command::Prune(args) => prune::run(&args),
         Command::Compact(args) => compact::run(&args),
         Command::Backup(args) => backup::run(&args),
-        Command::Serve(args) => serve::run(&args),
+        // Of a setting, it matters where it was said.
+        Command::Serve(_) => serve::run(given.subcommand_matches("serve").expect("it is this one")),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions(&args),
     });

@@ -3,14 +3,11 @@
 //! Here: what is asked for, and an orderly end. Which faces there are is in `faces`.
 
 use std::io::{self, IsTerminal};
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Context;
-use clap::ValueEnum;
-use dacapo_log::{Compaction, Log, Topic};
+use clap::ArgMatches;
+use dacapo_log::{Compaction, Log};
 use dacapo_server::auth::Tokens;
 use dacapo_server::connections::Bounded;
 use dacapo_server::metrics::Metrics;
@@ -18,138 +15,29 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::UsageError;
-use crate::amounts::{parse_bytes, parse_duration};
-
 mod door;
 mod faces;
+mod layers;
+mod settings;
 
-use faces::{Face, Faces};
+use faces::Faces;
+use layers::Layers;
+pub(crate) use settings::Args;
+use settings::LogFormat;
 
-/// Serve a log over HTTP: Durable Streams, realtime events, Phoenix channels, Megaphone's channels
-///
-/// What one of these appends, the others replay and follow: a stream, the topic of a Phoenix channel
-/// and the realtime events are topics of the one log. What is acknowledged survives a power cut, and
-/// readers see nothing that does not. Topics that begin with `__` are the server's own.
-///
-/// Ends with SIGINT or SIGTERM: appends are finished, reads that wait are answered, clients are told to
-/// come back, the log is closed. SIGHUP reads the file of tokens again.
-#[derive(clap::Args)]
-#[command(after_help = "\
-Examples:
-  dacapo serve log
-  dacapo serve log --listen 0.0.0.0:4437 --token-file tokens
-  curl -X PUT -H 'Content-Type: text/plain' http://127.0.0.1:4437/v1/stream/notes
-  curl -X POST -H 'Content-Type: text/plain' -d hello http://127.0.0.1:4437/v1/stream/notes
-  curl http://127.0.0.1:4437/v1/stream/notes
-  curl -N 'http://127.0.0.1:4437/v1/stream/notes?offset=-1&live=sse'
-
-  curl -N 'http://127.0.0.1:4437/v1/events?from=oldest'
-
-/v1/stream/ has the streams, /v1/events and /ws the realtime events, which are the records of one topic
-of JSON, /socket the Phoenix channels, and /create, /read/, /write/ and so on Megaphone's. /health is for
-whoever looks whether it runs.
-
-/metrics is for Prometheus; with tokens, it takes one with the right to read all topics.
-
-A file of tokens has one a line, TOKEN RIGHTS [PREFIX]: rights are read, append and admin, with commas
-between, and a prefix limits them to topics whose names begin with it. It is said as `Authorization: Bearer`, to
-/v1/events and /ws also as ?access_token=, and by phoenix.js as authToken.
-
-Beyond this machine, put it behind a proxy that speaks TLS: tokens are sent as they are.")]
-pub(crate) struct Args {
-    /// The log's directory; created if it is not there
-    #[arg(value_name = "DIR")]
-    dir: PathBuf,
-
-    /// Where to listen; port 0 is any that is free
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4437")]
-    listen: SocketAddr,
-
-    /// Let in only those with a token of this file
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-
-    /// Let everybody in, also from other machines
-    #[arg(long, conflicts_with = "token_file")]
-    insecure: bool,
-
-    /// By which protocols it is served, with commas between
-    #[arg(long, value_name = "FACES", value_delimiter = ',', num_args = 1..,
-          default_value = "streams,realtime,phoenix,megaphone")]
-    faces: Vec<Face>,
-
-    /// The topic whose records are the realtime events
-    #[arg(long, value_name = "TOPIC", default_value = "events")]
-    realtime_topic: Topic,
-
-    /// Let scripts of any web site use the streams
-    #[arg(long)]
-    cors: bool,
-
-    /// How long a long-poll waits for data
-    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = parse_duration)]
-    long_poll_timeout: Duration,
-
-    /// After how long a response of server-sent events ends, for the client to come back
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
-    sse_duration: Duration,
-
-    /// The largest body of a request
-    #[arg(long, value_name = "BYTES", default_value = "8M", value_parser = parse_bytes)]
-    body_bytes_max: u64,
-
-    /// How much one read returns; the last message may go beyond it
-    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = parse_bytes)]
-    page_bytes_max: u64,
-
-    /// How many clients may be connected at once; others wait
-    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
-    connections_max: usize,
-
-    /// Cut off clients with whom nothing was exchanged for so long; longer than --long-poll-timeout
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = parse_duration)]
-    idle_timeout: Duration,
-
-    /// How often all streams are looked at, for those whose time is over
-    ///
-    /// One that is asked for is deleted at once; the others give their space back then.
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_duration)]
-    sweep_interval: Duration,
-
-    /// How long responses on their way may take once it is to end
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
-    grace: Duration,
-
-    /// The size of a segment file once the log has grown: 16K to 1G; an append fits into one
-    #[arg(long, value_name = "BYTES", default_value = "64M", value_parser = parse_bytes)]
-    segment_bytes_max: u64,
-
-    /// The form of the log lines on standard error
-    #[arg(long, value_name = "FORM", default_value = "text")]
-    log_form: LogForm,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogForm {
-    Text,
-    Json,
-}
-
-pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let is_open = args.token_file.is_none() && !args.insecure;
-    if is_open && !args.listen.ip().is_loopback() {
-        let refused = format!(
-            "{} can be reached from other machines: name a --token-file, or say --insecure",
-            args.listen
-        );
-        return Err(UsageError(refused).into());
+/// With what the command line and the environment say.
+pub(crate) fn run(given: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let layers = Layers::resolve(given)?;
+    let args = &layers.args;
+    args.check()?;
+    if args.print_config {
+        crate::print(layers.to_toml())?;
+        return Ok(crate::OK);
     }
-    if args.idle_timeout <= args.long_poll_timeout {
-        let refused = "--idle-timeout must be longer than --long-poll-timeout".to_owned();
-        return Err(UsageError(refused).into());
+    log_to_stderr(args);
+    for variable in layers::unknown_variables() {
+        tracing::warn!(variable, "no setting has this name");
     }
-    log_to_stderr(args.log_form);
     allow_many_connections();
     let tokens = args.token_file.as_ref().map(Tokens::load).transpose()?;
     let log = Log::options()
@@ -158,7 +46,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         .topic_limit("__mp/c/", 1)
         .topic_limit("__mp/told/", 1)
         .compaction(Compaction::default())
-        .open(&args.dir)?;
+        .open(args.dir.as_ref().expect("checked above"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -187,7 +75,7 @@ async fn serve(args: &Args, log: &Log, tokens: Option<Tokens>) -> anyhow::Result
     let server = axum::serve(listener, app).with_graceful_shutdown(ended);
     let mut server = std::pin::pin!(std::future::IntoFuture::into_future(server));
 
-    tracing::info!(%address, dir = %args.dir.display(), next = %log.next_offset(), "serving");
+    tracing::info!(%address, dir = %log.dir().display(), next = %log.next_offset(), "serving");
     // For those who asked for any free port, and who wait until it runs.
     crate::print(format!("Listening on http://{address}\n"))?;
     loop {
@@ -245,13 +133,14 @@ fn allow_many_connections() {
     }
 }
 
-fn log_to_stderr(form: LogForm) {
+fn log_to_stderr(args: &Args) {
     let colours = io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt()
         .with_writer(io::stderr)
+        .with_max_level(args.log_level)
         .with_ansi(colours);
-    match form {
-        LogForm::Text => lines.init(),
-        LogForm::Json => lines.json().init(),
+    match args.log_format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
     }
 }

@@ -37,6 +37,7 @@
 //! - [`megaphone`]: Megaphone's HTTP streaming channels, which lose nothing.
 //! - [`resume`]: what clients say about where they go on.
 //! - [`auth`]: tokens, and what they allow.
+//! - [`origins`]: whose web pages are let in.
 //! - [`connections`]: a bound on how many clients are connected at once.
 //! - [`metrics`]: what a server has done, for Prometheus.
 
@@ -44,6 +45,7 @@ pub mod auth;
 pub mod connections;
 pub mod megaphone;
 pub mod metrics;
+pub mod origins;
 pub mod phoenix;
 mod problem;
 pub mod realtime;

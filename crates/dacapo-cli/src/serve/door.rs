@@ -2,12 +2,14 @@
 
 use axum::http::header::AUTHORIZATION;
 use dacapo_server::auth::{Right, Tokens};
+use dacapo_server::origins::Origins;
 use dacapo_server::phoenix::{Access, Connect, Refused, SocketHandler};
 
-/// Asks for a token, where there are some.
+/// Asks for a token, where there are some, and of pages whose they are.
 #[derive(Clone, Debug)]
 pub(super) struct Door {
     tokens: Option<Tokens>,
+    origins: Origins,
 }
 
 /// A client, by its token: what that is good for may change while it is connected.
@@ -16,9 +18,10 @@ pub(super) struct Guest {
 }
 
 impl Door {
-    pub(super) fn new(tokens: Option<&Tokens>) -> Self {
+    pub(super) fn new(tokens: Option<&Tokens>, origins: Origins) -> Self {
         Self {
             tokens: tokens.cloned(),
+            origins,
         }
     }
 
@@ -49,6 +52,9 @@ impl SocketHandler for Door {
     /// The token is phoenix.js's `authToken`, the parameter `token`, or in the header of a client that is
     /// no browser.
     async fn connect(&self, connect: &Connect) -> Result<Guest, Refused> {
+        if !self.origins.let_in(connect.headers()) {
+            return Err(Refused::because("pages of this origin are not allowed"));
+        }
         let header = connect.headers().get(AUTHORIZATION);
         let header = header
             .and_then(|value| value.to_str().ok())

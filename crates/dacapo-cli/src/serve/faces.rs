@@ -1,5 +1,6 @@
 //! Which faces a log has, each at its own paths, and how they end.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,15 +9,16 @@ use clap::ValueEnum;
 use dacapo::{Json, OpenError, ReplayChannel};
 use dacapo_log::{Log, Topic};
 use dacapo_server::auth::Tokens;
-use dacapo_server::megaphone::{self, MegaphoneConfig};
+use dacapo_server::megaphone::{self, MegaphoneConfig, Webhook};
 use dacapo_server::metrics::Metrics;
-use dacapo_server::phoenix::{Phoenix, RecordChannels};
+use dacapo_server::origins::Origins;
+use dacapo_server::phoenix::{Limits, Phoenix, RecordChannels};
 use dacapo_server::realtime::{self, AnyEvent, Fields, RealtimeConfig, RealtimeManager};
 use dacapo_server::streams::{Streams, StreamsConfig};
 use tokio_util::sync::CancellationToken;
 
-use super::Args;
 use super::door::{Door, Guest};
+use super::settings::Args;
 
 /// A protocol that a log is served by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,6 +38,7 @@ type Manager = RealtimeManager<AnyEvent, Fields>;
 /// The faces of a log, and what ends them.
 pub(super) struct Faces {
     shutdown: CancellationToken,
+    streams: Option<Streams>,
     realtime: Option<Manager>,
     phoenix: Option<(Phoenix<Guest>, Door)>,
 }
@@ -50,6 +53,7 @@ impl Faces {
     ) -> anyhow::Result<(Self, Router)> {
         let mut faces = Self {
             shutdown: CancellationToken::new(),
+            streams: None,
             realtime: None,
             phoenix: None,
         };
@@ -64,7 +68,7 @@ impl Faces {
         }
         let mut app = guarded.merge(faces.realtime(args, log, tokens, metrics)?);
         if has(Face::Phoenix) {
-            app = app.merge(faces.phoenix(args, log, tokens, metrics));
+            app = app.merge(faces.phoenix(args, log, tokens, metrics)?);
         }
         if has(Face::Megaphone) {
             app = app.merge(faces.megaphone(args, log, tokens, metrics)?);
@@ -73,7 +77,7 @@ impl Faces {
     }
 
     fn streams(
-        &self,
+        &mut self,
         args: &Args,
         log: &Log,
         tokens: Option<&Tokens>,
@@ -92,6 +96,7 @@ impl Faces {
         };
         let streams = Streams::new(log.clone(), config);
         let router = streams.router();
+        self.streams = Some(streams.clone());
         tokio::spawn(sweep(streams, args.sweep_interval));
         Ok(router)
     }
@@ -114,7 +119,10 @@ impl Faces {
             "Clients of the realtime events.",
             move || counted.client_count() as u64,
         );
-        let mut config = RealtimeConfig::default();
+        let mut config = RealtimeConfig::default()
+            .keep_alive_interval(args.realtime_keep_alive)
+            .retry(args.realtime_retry)
+            .origins(origins(args));
         if let Some(tokens) = tokens {
             config = config.tokens(tokens, args.realtime_topic.as_str());
         }
@@ -124,16 +132,26 @@ impl Faces {
 
     fn phoenix(
         &mut self,
-        _: &Args,
+        args: &Args,
         log: &Log,
         tokens: Option<&Tokens>,
         metrics: &Metrics,
-    ) -> Router {
-        let door = Door::new(tokens);
+    ) -> anyhow::Result<Router> {
+        let door = Door::new(tokens, origins(args));
+        let mut limits = Limits::default();
+        limits.channels = args.phoenix_channels_max;
+        limits.message_bytes = usize::try_from(args.phoenix_message_bytes_max)?;
+        limits.idle = args.phoenix_idle_timeout;
         let asked = door.clone();
         let may = move |guest: &Guest, topic: &str, access| asked.lets(guest, topic, access);
-        let records = RecordChannels::new(log, may).synced();
-        let phoenix = Phoenix::builder(door.clone()).channel("*", records).build();
+        let mut records = RecordChannels::new(log, may).synced();
+        if let Some(streams) = &self.streams {
+            records = records.through(streams);
+        }
+        let phoenix = Phoenix::builder(door.clone())
+            .channel("*", records)
+            .limits(limits)
+            .build();
         let broadcaster = phoenix.broadcaster();
         metrics.gauge(
             "dacapo_phoenix_clients",
@@ -142,17 +160,43 @@ impl Faces {
         );
         let router = phoenix.router("/socket");
         self.phoenix = Some((phoenix, door));
-        metrics.count_errors(router)
+        Ok(metrics.count_errors(router))
     }
 
     fn megaphone(
         &self,
-        _: &Args,
+        args: &Args,
         log: &Log,
         tokens: Option<&Tokens>,
         metrics: &Metrics,
     ) -> anyhow::Result<Router> {
+        let secret = args.megaphone_webhook_secret_file.as_ref();
+        let secret = secret.map(|path| {
+            let secret = fs::read(path);
+            let secret = secret.with_context(|| format!("cannot read {}", path.display()))?;
+            match secret.trim_ascii() {
+                b"" => anyhow::bail!("{} holds no secret", path.display()),
+                secret => Ok(secret.to_vec()),
+            }
+        });
+        let secret = secret.transpose()?;
+        let webhooks = args.megaphone_webhook.iter().map(|url| Webhook {
+            secret: secret.clone(),
+            allow_private: args.megaphone_webhook_allow_private,
+            ..Webhook::new(url)
+        });
         let config = MegaphoneConfig {
+            agent: args.megaphone_agent.clone(),
+            keys_file: args.megaphone_keys_file.clone(),
+            unread_max: Some(args.megaphone_unread_max).filter(|&unread| unread > 0),
+            write_timeout: args.megaphone_write_timeout,
+            read_duration: args.megaphone_read_duration,
+            expire_after: Some(args.megaphone_expire_after).filter(|after| !after.is_zero()),
+            sweep_interval: args.megaphone_sweep_interval,
+            body_bytes_max: usize::try_from(args.megaphone_body_bytes_max)?,
+            channels_max: args.megaphone_channels_max,
+            creates_per_second: Some(args.megaphone_creates_per_second).filter(|&most| most > 0),
+            webhooks: webhooks.collect(),
             shutdown: self.shutdown.clone(),
             metrics: Some(metrics.clone()),
             tokens: tokens.cloned(),
@@ -189,6 +233,15 @@ impl Faces {
     pub(super) fn ending(&self) -> CancellationToken {
         self.shutdown.clone()
     }
+}
+
+/// Whose pages may use what browsers do not guard by themselves.
+fn origins(args: &Args) -> Origins {
+    let origins = match args.cors {
+        true => Origins::any(),
+        false => Origins::default(),
+    };
+    args.allow_origin.iter().fold(origins, Origins::allow)
 }
 
 /// The topic whose records are the events. A program that has a type for them has said so beside the

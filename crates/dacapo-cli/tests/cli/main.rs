@@ -1,11 +1,14 @@
 //! The built `dacapo` command, run as its users run it.
 
 mod backup;
+mod client;
 mod commands;
 mod compacting;
+mod configuring;
 mod cursors;
 mod damage;
 mod demo;
+mod faces;
 mod failing_disk;
 mod keystrokes;
 mod killed_serving;

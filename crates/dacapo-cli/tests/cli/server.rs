@@ -22,8 +22,21 @@ pub(crate) struct Server {
 impl Server {
     /// Returns once it listens.
     pub(crate) fn start(dir: &Path, options: &[&str]) -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into(), dir, options)
+    }
+
+    /// At an address that clients know.
+    pub(crate) fn start_at(address: SocketAddr, dir: &Path, options: &[&str]) -> Self {
         let mut command = dacapo([OsStr::new("serve"), dir.as_os_str()]);
-        command.args(["--listen", "127.0.0.1:0"]).args(options);
+        command
+            .arg("--listen")
+            .arg(address.to_string())
+            .args(options);
+        Self::spawn(command)
+    }
+
+    /// A server, however it is told what to do.
+    pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child = spawn_watched(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();

@@ -449,7 +449,9 @@ fn a_client_that_says_nothing_does_not_keep_its_place() {
         "--long-poll-timeout",
         "10ms",
         "--idle-timeout",
-        "20ms",
+        "500ms",
+        "--faces",
+        "streams",
         "--connections-max",
         "1",
     ];

@@ -64,7 +64,8 @@ pub struct MegaphoneConfig {
     pub webhooks: Vec<Webhook>,
     /// What refused requests are answered.
     pub statuses: Statuses,
-    /// Cancelled when the server shuts down: reads end then. Never by default.
+    /// Cancelled when the server shuts down: reads end then, and writers that wait for one are told. Never
+    /// by default.
     pub shutdown: CancellationToken,
     /// Where is counted what is done. `None`, as by default: by itself, at `/metrics`.
     pub metrics: Option<Metrics>,

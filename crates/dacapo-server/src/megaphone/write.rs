@@ -141,9 +141,14 @@ impl Service {
     async fn write(&self, channel: &Channel, message: &[u8]) -> Result<Offset, Failure> {
         let deadline = service::moment_in(self.config.write_timeout);
         let unread_max = self.config.unread_max;
-        let written = channel
-            .write(&self.log, message, unread_max, deadline)
-            .await;
+        let written = tokio::select! {
+            biased;
+            written = channel.write(&self.log, message, unread_max, deadline) => written,
+            // It has stored nothing, and waits for a reader: there will be none here.
+            () = self.config.shutdown.cancelled() => {
+                Err(Failure::new(Code::Unavailable, "the server is shutting down"))
+            }
+        };
         if let Err(failure) = &written
             && failure.code == Code::NotFound
         {

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::error::PublishError;
 use super::payload::Payload;
+use crate::streams::Streams;
 
 /// That, and how, a topic's broadcasts are records of a log: a handler gives it for the topics that are
 /// to be [durable](super::ChannelHandler::durable).
@@ -34,6 +35,8 @@ pub struct Durable {
     last_seen_key: Cow<'static, str>,
     synced: bool,
     format: Format,
+    /// By whose rules records are appended, where topics may be streams.
+    streams: Option<Streams>,
 }
 
 /// How a broadcast is a record.
@@ -58,6 +61,7 @@ impl Durable {
             last_seen_key: Cow::Borrowed("last_seen_id"),
             synced: false,
             format: Format::Events,
+            streams: None,
         }
     }
 
@@ -68,6 +72,12 @@ impl Durable {
             format,
             ..Self::new(log)
         }
+    }
+
+    /// Topics that are streams stay such, whoever appends to them.
+    pub(super) fn through(mut self, streams: &Streams) -> Self {
+        self.streams = Some(streams.clone());
+        self
     }
 
     /// What stands before a channel's topic in the name of the log's; nothing by default.
@@ -142,7 +152,16 @@ impl Durable {
             (Format::Any, Payload::Json(raw)) => raw.get().as_bytes().to_vec(),
             (Format::Any, Payload::Binary(bytes)) => bytes.to_vec(),
         };
-        Ok(self.log.append_to(&self.topic(topic)?, &record)?)
+        let topic = self.topic(topic)?;
+        match &self.streams {
+            None => Ok(self.log.append_to(&topic, &record)?),
+            Some(streams) => {
+                let appended = streams.append_record(topic.as_str(), &record);
+                appended.map_err(|problem| PublishError::Refused {
+                    reason: problem.detail().to_owned(),
+                })
+            }
+        }
     }
 
     /// The event that a record is, and what it carries.

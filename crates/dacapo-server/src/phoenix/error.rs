@@ -28,6 +28,12 @@ pub enum PublishError {
     /// The log cannot have such a topic.
     #[error(transparent)]
     Topic(#[from] TopicError),
+    /// What the topic is in another protocol does not allow it, as a stream that is closed.
+    #[error("{reason}")]
+    Refused {
+        /// Why not.
+        reason: String,
+    },
     /// The log did not take it.
     #[error(transparent)]
     Append(#[from] AppendError),

@@ -10,6 +10,7 @@ use super::durable::Durable;
 use super::handler::{ChannelHandler, HandlerError, Join, Joined, Refused, Reply};
 use super::wire::Message;
 use crate::reserved;
+use crate::streams::Streams;
 
 /// What a client wants to do with a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,7 @@ type Rights<S> = Box<dyn Fn(&S, &str, Access) -> bool + Send + Sync>;
 pub struct RecordChannels<S> {
     durable: Durable,
     may: Rights<S>,
+    streams: Option<Streams>,
 }
 
 impl<S> RecordChannels<S> {
@@ -57,7 +59,17 @@ impl<S> RecordChannels<S> {
         Self {
             durable: Durable::of_any_records(log),
             may: Box::new(may),
+            streams: None,
         }
+    }
+
+    /// For a log whose topics may be streams as well, which is served by `streams`: a stream knows what
+    /// was published to it, and one that is closed, or takes JSON only, refuses what it would of others.
+    #[must_use]
+    pub fn through(mut self, streams: &Streams) -> Self {
+        self.durable = self.durable.through(streams);
+        self.streams = Some(streams.clone());
+        self
     }
 
     /// Records are safe from power loss before anybody gets them, and before their offset is told.
@@ -103,6 +115,12 @@ impl<S: Send + Sync + 'static> ChannelHandler<S> for RecordChannels<S> {
         }
         if !(self.may)(channel.socket(), channel.topic(), Access::Append) {
             return Ok(reason("unauthorized"));
+        }
+        if let Some(streams) = &self.streams {
+            // What it waits for the disk for is done by then.
+            if let Err(problem) = streams.open(channel.topic()).await {
+                return Ok(reason(problem.detail()));
+            }
         }
         match channel.broadcast("message", message.payload).await {
             Ok(Some(offset)) => Ok(Reply::ok(json!({"offset": offset.get()}))),

@@ -45,7 +45,7 @@ pub fn router<E: RealtimeEvent, F: Filter<E>>(
         .allow_methods([Method::GET])
         .allow_headers([AUTHORIZATION, HeaderName::from_static("last-event-id")])
         .allow_origin(AllowOrigin::predicate(move |origin, _| {
-            allowing.allows(origin)
+            allowing.origins.allows(origin)
         }));
     Router::new()
         .route("/v1/events", get(events::<E, F>))
@@ -125,7 +125,7 @@ fn healthy(clients: usize) -> Response {
 impl<E, F> Face<E, F> {
     /// Who may not enter learns nothing more.
     fn enter(&self, headers: &HeaderMap, pairs: &Pairs) -> Result<RealtimeManager<E, F>, Refusal> {
-        if !self.config.lets_in(headers) {
+        if !self.config.origins.let_in(headers) {
             return Err(Refusal::Origin);
         }
         let access_token = value(pairs, ACCESS_TOKEN);

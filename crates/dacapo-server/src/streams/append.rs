@@ -8,11 +8,12 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use dacapo_log::{Log, Offset};
+use serde_json::value::RawValue;
 
 use super::producer::{Claim, Verdict};
-use super::service::{Service, present};
+use super::service::{self, Service, present};
 use super::state::Step;
-use super::stream::{Present, Stream};
+use super::stream::{Present, Slot, Stream};
 use super::{content, create, headers, place};
 use crate::problem::Problem;
 
@@ -66,6 +67,31 @@ pub(crate) async fn post(
     // Also before a refusal: what it rests on must not be undone.
     service.settled(end).await?;
     Ok(appended?.into_response())
+}
+
+/// One message that came by another way than `POST`.
+pub(crate) fn record(service: &Service, name: &str, message: &[u8]) -> Result<Offset, Problem> {
+    let stream = service.stream(name)?;
+    service.refresh(&stream)?;
+    let mut slot = stream.lock();
+    let offset = match &mut *slot {
+        Slot::Present(present) if present.state.gone => return Err(service::gone()),
+        Slot::Present(present) => {
+            let state = &present.state;
+            if state.closed {
+                return Err(Problem::conflict("the stream is closed"));
+            }
+            let is_json = headers::is_json(&state.content_type);
+            if is_json && serde_json::from_slice::<&RawValue>(message).is_err() {
+                return Err(Problem::conflict("the stream takes JSON, and this is none"));
+            }
+            present.append(&service.log, &stream, [message], None)?;
+            Offset::new(present.tail.get() - 1)
+        }
+        Slot::Unread | Slot::Absent => service.log.append_to(&stream.data, message)?,
+    };
+    service.config.metrics.appended(message.len());
+    Ok(offset)
 }
 
 fn messages_of<'a>(content_type: Option<&str>, body: &'a [u8]) -> Result<Vec<&'a [u8]>, Problem> {

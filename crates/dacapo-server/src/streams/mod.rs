@@ -20,7 +20,7 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use axum::{Router, middleware};
-use dacapo_log::{Log, ReadError};
+use dacapo_log::{Log, Offset, ReadError};
 use percent_encoding::percent_decode_str;
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{Any, CorsLayer};
@@ -164,6 +164,18 @@ impl Streams {
         };
         let metrics = config.metrics.clone();
         router.layer(middleware::map_response_with_state(metrics, finished))
+    }
+
+    /// Has the stream of this name read from the log, so that [`append_record`](Self::append_record) need
+    /// not wait for the disk.
+    pub(crate) async fn open(&self, name: &str) -> Result<(), Problem> {
+        self.service.open(name).await.map(drop)
+    }
+
+    /// Appends one message by the rules of the stream of this name, or, where there is none, a record to
+    /// the topic. It is not durable yet.
+    pub(crate) fn append_record(&self, name: &str, message: &[u8]) -> Result<Offset, Problem> {
+        append::record(&self.service, name, message)
     }
 
     /// Deletes the streams whose time is over, and returns how many these were. Without this, each is

@@ -84,7 +84,7 @@ pub(crate) fn not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, detail)
 }
 
-fn gone() -> Problem {
+pub(crate) fn gone() -> Problem {
     let detail = "the stream was deleted, and its name is free once its forks are, too";
     Problem::new(StatusCode::GONE, detail)
 }
