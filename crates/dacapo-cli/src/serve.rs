@@ -72,6 +72,8 @@ async fn serve(args: &Args, log: &Log, tokens: Option<Tokens>) -> anyhow::Result
     let listener = Bounded::new(listener, args.connections_max)
         .counted_in(&metrics)
         .idle_max(args.idle_timeout);
+    // As it is, all routes would be copied for each connection.
+    let app = app.into_make_service();
     let server = axum::serve(listener, app).with_graceful_shutdown(ended);
     let mut server = std::pin::pin!(std::future::IntoFuture::into_future(server));
 
