@@ -11,6 +11,7 @@ mod demo;
 mod faces;
 mod failing_disk;
 mod keystrokes;
+mod killed_serving;
 mod killing;
 mod process;
 mod producing;

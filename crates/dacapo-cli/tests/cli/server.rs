@@ -117,6 +117,11 @@ impl Server {
 
     /// SIGKILL; returns once it is gone.
     pub(crate) fn kill(mut self) {
+        self.kill_and_wait();
+    }
+
+    /// As [`kill`](Self::kill), where another one takes its place.
+    pub(crate) fn kill_and_wait(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }

@@ -4,17 +4,22 @@
 //! then goes on. Both have that place as `id:`, so that an `EventSource` that comes back by itself
 //! misses nothing.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
+use std::fmt::Write;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::http::HeaderValue;
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use futures_util::stream;
-use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::read::Reading;
 use super::reader::{self, Page, Reader};
@@ -24,7 +29,9 @@ use crate::auth::Identity;
 use crate::limits::Subscribed;
 use crate::metrics::Counted;
 use crate::problem::Problem;
-use crate::sse::{EncodedEvent, Event, Sse, SseConfig};
+
+/// What stands around the data of one page, unless it has many lines.
+const ROOM_BYTES: usize = 256;
 
 /// A response on its way.
 struct Events {
@@ -34,6 +41,11 @@ struct Events {
     is_text: bool,
     cursor: u64,
     until: Instant,
+    /// Over at `until`, or when the server ends.
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Over when nothing may have been said for so long.
+    silence: Pin<Box<Sleep>>,
+    said_at: Instant,
     /// Whether everything was read when it was last looked.
     is_up_to_date: bool,
     _place: Subscribed,
@@ -48,15 +60,32 @@ pub(crate) fn response(
     identity: Option<&Identity>,
 ) -> Result<Response, Problem> {
     let is_text = headers::is_text(&reading.content_type);
-    let lasts = service.config.sse_duration;
+    let mut answer = HeaderMap::new();
+    answer.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    answer.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if !is_text {
+        answer.insert(headers::SSE_ENCODING, HeaderValue::from_static("base64"));
+    }
+    let config = &service.config;
+    let now = Instant::now();
+    let lasts = config.sse_duration;
     let expires = identity.and_then(Identity::expires);
     let lasts = expires.map_or(lasts, |at| {
         let rest = at.duration_since(SystemTime::now());
         lasts.min(rest.unwrap_or_default())
     });
-    let config = SseConfig::default().keep_alive_interval(service.config.sse_keep_alive);
+    let until = now + lasts;
+    let shutdown = config.shutdown.clone();
+    let end = async move {
+        let ended = tokio::time::timeout_at(until, shutdown.cancelled());
+        // Either is an end.
+        let _ = ended.await;
+    };
     let events = Events {
-        until: Instant::now() + lasts,
+        until,
+        end: Box::pin(end),
+        silence: Box::pin(tokio::time::sleep(config.sse_keep_alive)),
+        said_at: now,
         _place: service.config.subscriptions.subscribe()?,
         _subscribed: service.config.metrics.subscribed(),
         service,
@@ -67,29 +96,38 @@ pub(crate) fn response(
     };
     let events = stream::unfold(events, |mut events| async move {
         let said = events.next().await?;
-        Some((Ok::<_, Infallible>(said), events))
+        Some((Ok::<_, Infallible>(Bytes::from(said)), events))
     });
-    let mut response = Sse::new(events).config(config).into_response();
-    if !is_text {
-        let encoding = HeaderValue::from_static("base64");
-        response
-            .headers_mut()
-            .insert(headers::SSE_ENCODING, encoding);
-    }
-    Ok(response)
+    Ok((answer, Body::from_stream(events)).into_response())
 }
 
 impl Events {
     /// What is said next; `None` at the end.
-    async fn next(&mut self) -> Option<EncodedEvent> {
+    async fn next(&mut self) -> Option<String> {
         let mut reader = self.reader.take()?;
         let bytes_max = self.service.config.page_bytes_max.max(1);
         let read = if self.is_up_to_date {
-            let config = &self.service.config;
-            tokio::select! {
-                page = reader.wait(bytes_max) => page.map_err(Problem::from).map(|page| (reader, page)),
-                () = tokio::time::sleep_until(self.until) => return None,
-                () = config.shutdown.cancelled() => return None,
+            loop {
+                tokio::select! {
+                    page = reader.wait(bytes_max) => {
+                        break page.map_err(Problem::from).map(|page| (reader, page));
+                    }
+                    () = &mut self.silence => {
+                        // Set anew here alone, and not with each event.
+                        let keep_alive = self.service.config.sse_keep_alive;
+                        let now = Instant::now();
+                        let is_silent = now >= self.said_at + keep_alive;
+                        if is_silent {
+                            self.said_at = now;
+                        }
+                        self.silence.as_mut().reset(self.said_at + keep_alive);
+                        if is_silent {
+                            self.reader = Some(reader);
+                            return Some(":\n\n".to_owned());
+                        }
+                    }
+                    () = &mut self.end => return None,
+                }
             }
         } else {
             reader::page_of(reader, bytes_max).await
@@ -104,6 +142,7 @@ impl Events {
         if page.is_gone {
             return None;
         }
+        self.said_at = Instant::now();
         self.is_up_to_date = page.is_up_to_date;
         if !page.is_last && Instant::now() < self.until {
             self.reader = Some(reader);
@@ -111,31 +150,63 @@ impl Events {
         Some(self.events_of(page))
     }
 
-    /// In one piece: a client goes on where the control event says, and must not get the data again.
-    fn events_of(&self, page: Page) -> EncodedEvent {
+    fn events_of(&self, page: Page) -> String {
         let id = place::text_of(page.next);
-        let event = |name| {
-            let event = Event::named(name).and_then(|event| event.id(&id));
-            event.expect("a name of one line, and a number")
-        };
-        let mut control = json!({ "streamNextOffset": id });
-        if page.is_last {
-            control["streamClosed"] = true.into();
-        } else {
-            control["streamCursor"] = self.cursor.to_string().into();
+        let mut said = String::with_capacity(page.content.bytes + ROOM_BYTES);
+        if page.content.messages > 0 {
+            said.push_str("event: data\n");
+            let chunks = page.content.finish();
+            let data = match &chunks[..] {
+                [chunk] => Cow::Borrowed(&chunk[..]),
+                chunks => Cow::Owned(chunks.concat()),
+            };
+            match self.is_text {
+                true => push_lines(&mut said, &String::from_utf8_lossy(&data)),
+                false => push_lines(&mut said, &STANDARD.encode(&data)),
+            }
+            let _ = write!(said, "id: {id}\n\n");
         }
+        // All of it is digits: nothing has to be escaped.
+        said.push_str("event: control\ndata:{");
+        let _ = match page.is_last {
+            true => write!(said, "\"streamClosed\":true"),
+            false => write!(said, "\"streamCursor\":\"{}\"", self.cursor),
+        };
+        let _ = write!(said, ",\"streamNextOffset\":\"{id}\"");
         if page.is_up_to_date {
-            control["upToDate"] = true.into();
+            said.push_str(",\"upToDate\":true");
         }
-        let control = event("control").data(control.to_string());
-        if page.content.messages == 0 {
-            return EncodedEvent::from(control);
+        let _ = write!(said, "}}\nid: {id}\n\n");
+        said
+    }
+}
+
+/// Whatever ends a line in an event stream ends one here.
+fn push_lines(said: &mut String, text: &str) {
+    let text = match text.contains('\r') {
+        true => Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")),
+        false => Cow::Borrowed(text),
+    };
+    for line in text.split('\n') {
+        // One space behind the colon is not the line's.
+        let space = if line.starts_with(' ') { " " } else { "" };
+        for part in ["data:", space, line, "\n"] {
+            said.push_str(part);
         }
-        let data = page.content.finish().concat();
-        let data = match self.is_text {
-            true => String::from_utf8_lossy(&data).into_owned(),
-            false => STANDARD.encode(&data),
-        };
-        EncodedEvent::of_all([event("data").data(data), control])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_of_the_data_can_pass_for_a_field() {
+        let mut said = String::new();
+        push_lines(&mut said, "a\r\nevent: control\rid: 7\n\n b");
+        assert_eq!(
+            said,
+            "data:a\ndata:event: control\ndata:id: 7\ndata:\ndata:  b\n"
+        );
     }
 }
