@@ -1,6 +1,7 @@
 //! The built `dacapo` command, run as its users run it.
 
 mod backup;
+mod bench;
 mod commands;
 mod compacting;
 mod cursors;
