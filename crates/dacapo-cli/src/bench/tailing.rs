@@ -14,7 +14,7 @@ use super::runner::Runner;
 
 const TAIL: Question = Question {
     key: "tail_wake",
-    title: "append to a sleeping reader's having it",
+    title: "wake a sleeping reader by an append",
     limit: "the limit, the waking of a thread",
     compares: Compares::Times,
 };
