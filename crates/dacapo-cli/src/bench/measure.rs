@@ -65,9 +65,11 @@ impl Sample {
     }
 }
 
-/// Does `once` again and again until `slice` is over, at least once, and times each.
+/// Does `once` again and again until `slice` is over or it was done `most` times, at least once, and
+/// times each.
 pub(crate) fn each_for(
     slice: Duration,
+    most: usize,
     mut once: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<Sample> {
     let (started, mut latencies) = (Instant::now(), Vec::new());
@@ -76,7 +78,7 @@ pub(crate) fn each_for(
         once()?;
         latencies.push(before.elapsed());
         let elapsed = started.elapsed();
-        if elapsed >= slice {
+        if elapsed >= slice || latencies.len() >= most {
             return Ok(Sample::of_each(latencies, elapsed));
         }
     }
@@ -147,13 +149,24 @@ mod tests {
     #[test]
     fn something_is_measured_however_short_the_time() {
         let mut calls = 0;
-        let sample = each_for(Duration::ZERO, || {
+        let sample = each_for(Duration::ZERO, 10, || {
             calls += 1;
             Ok(())
         });
         assert!(sample.unwrap().per_second().is_finite());
         assert!(all_for(Duration::ZERO, || Ok(3)).unwrap().mean > 0.0);
         assert_eq!(calls, 1);
-        assert!(each_for(Duration::MAX, || anyhow::bail!("failed")).is_err());
+    }
+
+    #[test]
+    fn what_takes_space_ends_after_so_many_times_however_long_the_time() {
+        let mut calls = 0;
+        each_for(Duration::MAX, 10, || {
+            calls += 1;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(calls, 10);
+        assert!(each_for(Duration::MAX, 10, || anyhow::bail!("failed")).is_err());
     }
 }

@@ -24,6 +24,8 @@ const SEGMENT_BYTES_MIN: usize = 4 << 20;
 const LIMIT_SEGMENTS: usize = 4;
 /// That file; the segment that is written, the one that is prepared, and one to spare.
 const SEGMENTS_AT_ONCE: usize = LIMIT_SEGMENTS + 3;
+/// What a record of 100 bytes and the mark of its flush take, in sectors.
+const FLUSH_BYTES_MAX: usize = 1024;
 /// Headers, footers and index files of a segment.
 const SPARE_DIVISOR: usize = 8;
 
@@ -71,6 +73,11 @@ impl Plan {
         let bytes = self.segment_bytes - self.segment_bytes / SPARE_DIVISOR;
         let records = bytes / frame_bytes(payload_bytes) / 100 * 100;
         u32::try_from(records).expect("a segment has fewer records")
+    }
+
+    /// How many records are made durable in one log at most: each flush takes sectors of its own.
+    pub(crate) fn durable_records(&self) -> usize {
+        self.segment_bytes / FLUSH_BYTES_MAX
     }
 }
 
