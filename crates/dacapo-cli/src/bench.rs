@@ -1,7 +1,7 @@
 //! `dacapo bench`: what a disk's limit is, and how near Dacapo comes to it.
 //!
-//! Each question has Dacapo and the least that any log must do take turns, because a figure means
-//! little on a machine with other work: the ratio does.
+//! Each question has Dacapo and the least that any log must do take turns: what else the machine does
+//! meanwhile then meets both.
 
 use std::fmt::Write as _;
 use std::io;
@@ -41,7 +41,7 @@ use runner::{Interrupt, Interrupted, Runner};
 /// of a few rounds, and the ratio. Takes about 30 seconds and at most 448 MiB, less on a small disk, and
 /// removes all of it, also when it is interrupted; only `kill -9` leaves a directory `dacapo-bench-…`.
 ///
-/// Other work on the machine changes the figures much, and the ratios little.
+/// Other work on the machine changes the figures, and the ratios too: run it when there is none.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
