@@ -15,6 +15,7 @@ use signal_hook::consts::SIGXFSZ;
 mod amounts;
 mod append;
 mod backup;
+mod bench;
 mod cat;
 mod compact;
 mod cursor;
@@ -64,7 +65,8 @@ Examples:
   dacapo prune log --max-age 7d      Drop what is older than a week
   dacapo compact log                 Give back the space of deleted topics
   dacapo backup log copy             Make a backup while it is written, or bring it up to date
-  dacapo serve log                   Serve it to clients over HTTP";
+  dacapo serve log                   Serve it to clients over HTTP
+  dacapo bench                       How fast this disk is, and how near Dacapo comes";
 
 /// A replay log on disk: every record is kept, in order, and any reader can start from the first.
 ///
@@ -99,6 +101,7 @@ enum Command {
     Backup(backup::Args),
     Serve(Box<serve::Args>),
     Demo(demo::Args),
+    Bench(bench::Args),
     Completions(CompletionsArgs),
 }
 
@@ -133,6 +136,7 @@ fn main() -> ExitCode {
         // Of a setting, it matters where it was said.
         Command::Serve(_) => serve::run(given.subcommand_matches("serve").expect("it is this one")),
         Command::Demo(args) => demo::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Completions(args) => completions(&args),
     });
     outcome.unwrap_or_else(|error| report(&error))

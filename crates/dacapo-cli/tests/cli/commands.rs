@@ -217,7 +217,7 @@ fn completions_are_there_for_each_shell() {
         let output = run(["completions", shell]);
         expect_code(&output, 0);
         let script = text(&output.stdout);
-        for name in ["skip-damaged", "topic-field", "delete-topic"] {
+        for name in ["skip-damaged", "topic-field", "delete-topic", "quick"] {
             assert!(script.contains(name), "{shell}: {name}");
         }
     }
@@ -243,6 +243,7 @@ fn help_has_examples_and_exit_codes() {
         "repair",
         "prune",
         "demo",
+        "bench",
         "completions",
     ] {
         let output = run([command, "--help"]);

@@ -2,6 +2,7 @@
 
 mod backup;
 mod client;
+mod bench;
 mod commands;
 mod compacting;
 mod configuring;
