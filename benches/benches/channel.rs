@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use dacapo::{Codec, Encode, Log, Postcard, ReplayChannel};
-use dacapo_benches::ratio;
+use dacapo_benches::{ratio, run};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -43,7 +43,7 @@ fn note(id: u64) -> Note {
 }
 
 fn main() {
-    let mut criterion = Criterion::default().sample_size(10).configure_from_args();
+    let mut criterion = run::criterion(10);
     send(&mut criterion);
     fan_out(&mut criterion);
     send_later(&mut criterion);

@@ -6,13 +6,13 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use dacapo_benches::limit::MappedFile;
-use dacapo_benches::{PAYLOADS, payload, ratio};
+use dacapo_benches::{PAYLOADS, payload, ratio, run};
 use dacapo_log::{Log, Start};
 
 const RECORDS: u32 = 50_000;
 
 fn main() {
-    let mut criterion = Criterion::default().sample_size(20).configure_from_args();
+    let mut criterion = run::criterion(20);
     for (name, bytes) in PAYLOADS {
         bench(&mut criterion, name, &payload(bytes));
     }
