@@ -20,7 +20,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         return Ok(());
     };
-    let times = times.parse()?;
-    let of = of.first().map_or(Ok(times), |of| of.parse())?;
+    let number = |text: &String| {
+        let parsed = text.parse::<u32>();
+        parsed.map_err(|error| format!("\"{text}\" is no number of times: {error}"))
+    };
+    let times = number(times)?;
+    let of = of.first().map_or(Ok(times), number)?;
     operations::run(name, times, of)
 }
