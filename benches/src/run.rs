@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use criterion::Criterion;
 
-/// Criterion with short measurements, so that all benches together take minutes: medians of
-/// `samples` samples over two seconds.
+/// Criterion with short measurements and without plots, so that all benches together take minutes:
+/// medians of `samples` samples over two seconds.
 #[must_use]
 pub fn criterion(samples: usize) -> Criterion {
     Criterion::default()
         .sample_size(samples)
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(2))
+        .without_plots()
         .configure_from_args()
 }
 

@@ -62,9 +62,9 @@ pub struct Reader {
 
 /// How often a reader that has read everything looks again before it sleeps, which takes the writer
 /// some microseconds to end.
-const LOOKS: u32 = 100;
-/// And how long it leaves the writer alone between two looks: less than a microsecond.
-const SPINS_A_LOOK: u32 = 20;
+const LOOKS: u32 = 30;
+/// And how long it leaves the writer alone between two looks: some microseconds.
+const SPINS_A_LOOK: u32 = 100;
 
 /// A mapped temporary file of `bytes` bytes, zeroed and faulted in: its writer, and a reader at its
 /// start.
