@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use dacapo_benches::limit::MappedFile;
-use dacapo_benches::{PAYLOADS, payload, ratio};
+use dacapo_benches::{PAYLOADS, payload, ratio, run};
 use dacapo_log::{Flush, Log, Stamp};
 
 const PAYLOAD_BYTES: usize = 16 << 20;
 const SEGMENT_BYTES: u32 = 64 << 20;
 
 fn main() {
-    let mut criterion = Criterion::default().sample_size(10).configure_from_args();
+    let mut criterion = run::criterion(10);
     for (name, bytes) in PAYLOADS {
         bench(&mut criterion, name, &payload(bytes));
     }

@@ -1,7 +1,7 @@
 //! What do types cost, and how does a channel on disk compare with one in memory?
 //!
 //! `channel_send` sends a message of 100 bytes, against appending its bytes to the log.
-//! `channel_fan_out` sends [`MESSAGES`] messages to so many receivers, which follow live in tasks of a
+//! `channel_fan_out` sends [`messages`] to so many receivers, which follow live in tasks of a
 //! runtime with two threads, against the crate `replay-channel` doing the same in memory; the time is
 //! that until each receiver has had each message. `channel_send_later` sends after 10,000 receivers
 //! have come and gone, against before.
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use dacapo::{Codec, Encode, Log, Postcard, ReplayChannel};
-use dacapo_benches::ratio;
+use dacapo_benches::{ratio, run};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -18,8 +18,14 @@ use tokio::task::JoinHandle;
 /// `cargo test --all-targets` runs each bench once, to see that it works: with fewer messages.
 const SCALE: u32 = if cfg!(debug_assertions) { 1_000 } else { 1 };
 const SENDS: u32 = 100_000 / SCALE;
-const MESSAGES: u64 = 100_000 / SCALE as u64;
 const RECEIVERS: [u64; 4] = [1, 10, 100, 1_000];
+
+/// How many messages so many receivers get: fewer where there are a thousand, because each bench has
+/// seconds.
+fn messages(receivers: u64) -> u64 {
+    let whole = if receivers < 1_000 { 100_000 } else { 10_000 };
+    whole / u64::from(SCALE)
+}
 
 /// 100 bytes in postcard.
 #[derive(Clone, Serialize, Deserialize)]
@@ -43,7 +49,7 @@ fn note(id: u64) -> Note {
 }
 
 fn main() {
-    let mut criterion = Criterion::default().sample_size(10).configure_from_args();
+    let mut criterion = run::criterion(10);
     send(&mut criterion);
     fan_out(&mut criterion);
     send_later(&mut criterion);
@@ -127,7 +133,7 @@ fn fan_out(criterion: &mut Criterion) {
         .expect("a runtime");
     let mut group = criterion.benchmark_group("channel_fan_out");
     for receivers in RECEIVERS {
-        group.throughput(Throughput::Elements(receivers * MESSAGES));
+        group.throughput(Throughput::Elements(receivers * messages(receivers)));
         let id = |rival| BenchmarkId::new(rival, receivers);
         group.bench_function(id("replay-channel"), |b| {
             b.iter_custom(|rounds| {
@@ -156,18 +162,19 @@ fn fan_out(criterion: &mut Criterion) {
 }
 
 fn in_memory(runtime: &Runtime, channel: &replay_channel::ReplayChannel<Note>, receivers: u64) {
+    let messages = messages(receivers);
     let tasks: Vec<_> = (0..receivers)
         .map(|_| {
             let receiver = channel.receiver();
             runtime.spawn(async move {
-                for _ in 0..MESSAGES {
+                for _ in 0..messages {
                     std::hint::black_box(receiver.receive().await);
                 }
             })
         })
         .collect();
     let sender = channel.sender();
-    for id in 0..MESSAGES {
+    for id in 0..messages {
         sender.send(note(id));
     }
     for task in tasks {
@@ -176,23 +183,24 @@ fn in_memory(runtime: &Runtime, channel: &replay_channel::ReplayChannel<Note>, r
 }
 
 fn on_disk(runtime: &Runtime, channel: &ReplayChannel<Note>, receivers: u64) {
+    let messages = messages(receivers);
     let tasks: Vec<_> = (0..receivers)
         .map(|_| {
             let receiver = channel.receiver();
             runtime.spawn(async move {
                 // One more: that which made the segment.
-                for _ in 0..=MESSAGES {
+                for _ in 0..=messages {
                     std::hint::black_box(receiver.receive().await.expect("received"));
                 }
             })
         })
         .collect();
-    send_all(channel, tasks);
+    send_all(channel, messages, tasks);
 }
 
-fn send_all(channel: &ReplayChannel<Note>, tasks: Vec<JoinHandle<()>>) {
+fn send_all(channel: &ReplayChannel<Note>, messages: u64, tasks: Vec<JoinHandle<()>>) {
     let sender = channel.sender();
-    for id in 0..MESSAGES {
+    for id in 0..messages {
         sender.send(&note(id)).expect("sent");
     }
     for task in tasks {
@@ -202,11 +210,12 @@ fn send_all(channel: &ReplayChannel<Note>, tasks: Vec<JoinHandle<()>>) {
 
 /// As [`on_disk`], reading each message where it lies.
 fn in_place(runtime: &Runtime, channel: &ReplayChannel<Note>, receivers: u64) {
+    let messages = messages(receivers);
     let tasks: Vec<_> = (0..receivers)
         .map(|_| {
             let receiver = channel.receiver();
             runtime.spawn(async move {
-                for _ in 0..=MESSAGES {
+                for _ in 0..=messages {
                     let read = receiver.receive_with(|message| {
                         let note: NoteView<'_> = message.view().expect("a note");
                         std::hint::black_box((note.id, note.text));
@@ -216,7 +225,7 @@ fn in_place(runtime: &Runtime, channel: &ReplayChannel<Note>, receivers: u64) {
             })
         })
         .collect();
-    send_all(channel, tasks);
+    send_all(channel, messages, tasks);
 }
 
 fn send_later(criterion: &mut Criterion) {

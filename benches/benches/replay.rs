@@ -6,14 +6,14 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use dacapo_benches::limit::{HEADER_BYTES, MappedFile};
-use dacapo_benches::{PAYLOADS, payload, ratio};
+use dacapo_benches::{PAYLOADS, payload, ratio, run};
 use dacapo_log::{Log, Start};
 
 /// More than the processor's own caches hold: a log that is replayed is in memory at best.
 const STORED_BYTES: usize = 48 << 20;
 
 fn main() {
-    let mut criterion = Criterion::default().sample_size(20).configure_from_args();
+    let mut criterion = run::criterion(20);
     for (name, bytes) in PAYLOADS {
         bench(&mut criterion, name, &payload(bytes));
     }

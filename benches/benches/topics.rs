@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput};
-use dacapo_benches::{payload, ratio};
+use dacapo_benches::{payload, ratio, run};
 use dacapo_log::{Flush, Log, Options, Record, Start, Topic};
 
 const PAYLOAD_BYTES: usize = 100;
@@ -16,7 +16,7 @@ const PAYLOAD_BYTES: usize = 100;
 const SCALE: u32 = if cfg!(debug_assertions) { 100 } else { 1 };
 
 fn main() {
-    let mut criterion = Criterion::default().sample_size(10).configure_from_args();
+    let mut criterion = run::criterion(10);
     append(&mut criterion);
     tail(&mut criterion);
     replay(&mut criterion);
