@@ -32,7 +32,7 @@ mod walrus;
 mod yaque;
 
 use crate::ground::Measure;
-use crate::work::{Kind, Work};
+use crate::work::{Group, Kind, Work};
 
 /// What a contestant is to the reader of the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,11 @@ pub(crate) struct Survives {
 }
 
 impl Survives {
+    /// Of a limit.
+    const UNASKED: Self = Self {
+        kill: "",
+        power_cut: "",
+    };
     const NOTHING: Self = Self {
         kill: "no",
         power_cut: "no",
@@ -60,6 +65,7 @@ impl Survives {
         kill: "yes",
         power_cut: "yes",
     };
+    #[allow(dead_code, reason = "the rivals that use it may be left out")]
     const KILL: Self = Self {
         kill: "yes",
         power_cut: "no",
@@ -98,6 +104,21 @@ impl Contestant {
         match kind {
             Kind::Durable(_) => self.durable,
             _ => self.appended,
+        }
+    }
+
+    /// Whether it is somebody else's work.
+    pub(crate) fn is_rival(&self) -> bool {
+        matches!(self.place, Place::Disk | Place::Memory) && !self.package.is_empty()
+    }
+
+    /// Whether it keeps what Dacapo keeps in this work: records survive a kill, or a power cut where
+    /// they are to be durable. How it was filled does not matter to a reader.
+    pub(crate) fn keeps_as_much(&self, work: &Work) -> bool {
+        match work.group {
+            Group::Append => self.appended.kill.starts_with("yes"),
+            Group::Durable => self.durable.power_cut == "yes",
+            Group::Read | Group::Follow => true,
         }
     }
 

@@ -59,6 +59,15 @@ impl Figures {
             .with_context(|| format!("{} is no figures of this version", path.display()))
     }
 
+    /// A contestant or a work that is not in this program.
+    pub(crate) fn unknown(&self) -> Option<&str> {
+        let work = self.works.iter().find(|figures| figures.work().is_none());
+        let mut entries = self.works.iter().flat_map(|figures| &figures.entries);
+        let entry = entries.find(|entry| Contestant::find(&entry.contestant).is_none());
+        let work = work.map(|figures| figures.work.as_str());
+        work.or(entry.map(|entry| entry.contestant.as_str()))
+    }
+
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self)?;
         text.push('\n');

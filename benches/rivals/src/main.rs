@@ -18,7 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 
 use crate::figures::Figures;
@@ -100,7 +100,7 @@ fn main() -> Result<()> {
         (None, false) => None,
     };
     let figures = match (&out, arguments.redraw) {
-        (Some(out), true) => Figures::read(&figures_path(out))?,
+        (Some(out), true) => kept(&figures_path(out))?,
         _ => measured(&arguments)?,
     };
     match out {
@@ -114,6 +114,18 @@ fn main() -> Result<()> {
 
 fn figures_path(out: &Path) -> PathBuf {
     out.join("benchmarks/figures.json")
+}
+
+/// Figures of an earlier run.
+fn kept(path: &Path) -> Result<Figures> {
+    let figures = Figures::read(path)?;
+    if let Some(name) = figures.unknown() {
+        bail!(
+            "{} has figures of {name}, which this program does not know: build it with all features",
+            path.display()
+        );
+    }
+    Ok(figures)
 }
 
 fn measured(arguments: &Arguments) -> Result<Figures> {

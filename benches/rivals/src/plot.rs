@@ -9,7 +9,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::contestants::Place;
 use crate::figures::{Figures, WorkFigures};
-use crate::report::{count, of_group, rate, time};
+use crate::report::{of_group, rate};
 use crate::work::{Group, Unit, Work};
 
 const WIDTH: u32 = 960;
@@ -81,45 +81,121 @@ fn legend(area: &Area<'_>, places: &[(Place, &str)]) -> Result<()> {
     Ok(())
 }
 
-/// Powers of ten around what is shown.
-fn decades(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (least, most) = values.fold((f64::INFINITY, 0.0_f64), |(least, most), value| {
-        (least.min(value), most.max(value))
-    });
-    let below = 10_f64.powf((least * 0.9).log10().floor());
-    let above = 10_f64.powf((most * 1.05).log10().ceil());
-    (below, above.max(below * 10.0))
+/// The place of a value on an axis, and where its lines are.
+#[derive(Debug, PartialEq)]
+enum Scale {
+    /// Between two powers of ten.
+    Logarithmic { low: f64, high: f64 },
+    /// From zero, with a line at each step.
+    Linear { step: f64, high: f64 },
 }
 
-/// Grid and labels of a logarithmic axis, and the place of a value on it.
+impl Scale {
+    /// A logarithmic one that holds all of these.
+    fn logarithmic(values: impl Iterator<Item = f64>) -> Self {
+        let (least, most) = range(values);
+        let low = 10_f64.powf((least * 0.9).log10().floor());
+        let high = 10_f64.powf((most * 1.05).log10().ceil());
+        Self::Logarithmic {
+            low,
+            high: high.max(low * 10.0),
+        }
+    }
+
+    /// A linear one where the values are near each other, and a logarithmic one where they are not.
+    fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
+        const FAR: f64 = 15.0;
+        let (least, most) = range(values.clone());
+        if most / least > FAR {
+            return Self::logarithmic(values);
+        }
+        let power = 10_f64.powf(most.log10().floor());
+        let steps = [0.2, 0.5, 1.0, 2.0].map(|part| part * power);
+        let few = steps.into_iter().find(|step| most / step <= 6.0);
+        let step = few.unwrap_or(2.0 * power);
+        Self::Linear {
+            step,
+            high: step * (most / step).ceil(),
+        }
+    }
+
+    /// From 0 to 1.
+    fn part(&self, value: f64) -> f64 {
+        match self {
+            Self::Logarithmic { low, high } => (value / low).log10() / (high / low).log10(),
+            Self::Linear { high, .. } => value / high,
+        }
+    }
+
+    fn lines(&self) -> Vec<f64> {
+        match *self {
+            Self::Logarithmic { low, high } => {
+                let powers = std::iter::successors(Some(low), |at| Some(at * 10.0));
+                powers.take_while(|at| *at < high * 1.01).collect()
+            }
+            Self::Linear { step, high } => {
+                let count = (high / step).round() as u32;
+                (0..=count).map(|line| f64::from(line) * step).collect()
+            }
+        }
+    }
+}
+
+/// The least and the most.
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values.fold((f64::INFINITY, 0.0), |(least, most), value| {
+        (least.min(value), most.max(value))
+    })
+}
+
+/// Lines and labels at a scale, and pixels for its values.
 struct Axis<'a, 'b> {
     area: &'a Area<'b>,
-    low: f64,
-    high: f64,
+    scale: Scale,
     top: i32,
     bottom: i32,
 }
 
 impl Axis<'_, '_> {
     fn x(&self, value: f64) -> i32 {
-        let part = (value / self.low).log10() / (self.high / self.low).log10();
         let room = f64::from(WIDTH - NAMES - VALUES);
-        (f64::from(NAMES) + part * room).round() as i32
+        (f64::from(NAMES) + self.scale.part(value) * room).round() as i32
     }
 
-    /// A line and a label for each power of ten.
     fn draw(&self, label: impl Fn(f64) -> String) -> Result<()> {
-        let mut at = self.low;
-        while at < self.high * 1.01 {
+        for at in self.scale.lines() {
             let x = self.x(at);
             let line = PathElement::new(vec![(x, self.top), (x, self.bottom)], FAINT);
             drawn(self.area.draw(&line))?;
             let text = Text::new(label(at), (x, self.bottom + 12), text(12, HPos::Center));
             drawn(self.area.draw(&text))?;
-            at *= 10.0;
         }
         Ok(())
     }
+}
+
+/// A line's count: 10k, 2.5M.
+fn round_count(number: f64) -> String {
+    match number {
+        9e8.. => format!("{}G", short(number / 1e9)),
+        9e5.. => format!("{}M", short(number / 1e6)),
+        9e2.. => format!("{}k", short(number / 1e3)),
+        _ => short(number),
+    }
+}
+
+fn round_time(seconds: f64) -> String {
+    match seconds {
+        0.0 => "0".to_owned(),
+        0.9.. => format!("{} s", short(seconds)),
+        0.9e-3.. => format!("{} ms", short(seconds * 1e3)),
+        _ => format!("{} µs", short(seconds * 1e6)),
+    }
+}
+
+/// With a digit behind the point only where there is one.
+fn short(number: f64) -> String {
+    format!("{number:.1}").trim_end_matches(".0").to_owned()
 }
 
 /// One row for each work: everybody's speed as a part of the limit's.
@@ -137,21 +213,21 @@ fn overview(figures: &Figures, path: &Path) -> Result<()> {
         let ranked = figures.ranked().into_iter();
         ranked.map(move |(entry, _)| entry.median() / limit)
     });
-    let (low, high) = decades(parts);
+    let scale = Scale::logarithmic(parts);
+    let end = (WIDTH - VALUES) as i32;
     let bottom = LEGEND + 20 + ROW * rows.len() as u32;
     let area = area(path, bottom + AXIS + 20)?;
     legend(&area, &PLACES)?;
     let axis = Axis {
         area: &area,
-        low,
-        high,
+        scale,
         top: LEGEND as i32 + 8,
         bottom: bottom as i32,
     };
     axis.draw(|part| match part {
-        1.0 => "the limit".to_owned(),
-        ..1.0 => format!("1/{}", count(1.0 / part).trim_end_matches(".00")).replace(".0k", "k"),
-        _ => format!("{part:.0} ×"),
+        ..0.5 => format!("1/{}", round_count(1.0 / part)),
+        ..2.0 => "the limit".to_owned(),
+        _ => format!("{} ×", round_count(part)),
     })?;
     let one = axis.x(1.0);
     let line = PathElement::new(
@@ -163,7 +239,7 @@ fn overview(figures: &Figures, path: &Path) -> Result<()> {
         let y = (LEGEND + 20 + ROW * row as u32 + ROW / 2) as i32;
         let name = Text::new(work.title, (NAMES as i32 - 12, y), text(13, HPos::Right));
         drawn(area.draw(&name))?;
-        let line = PathElement::new(vec![(NAMES as i32, y), (axis.x(high), y)], FAINT);
+        let line = PathElement::new(vec![(NAMES as i32, y), (end, y)], FAINT);
         drawn(area.draw(&line))?;
         // Ours last, so that nothing covers them.
         for place in [Place::Memory, Place::Disk, Place::Ours] {
@@ -171,7 +247,9 @@ fn overview(figures: &Figures, path: &Path) -> Result<()> {
                 .ranked()
                 .into_iter()
                 .filter(|(_, c)| c.place == place);
-            for (entry, _) in here {
+            // Of ours the faster one stands for both.
+            let shown = if place == Place::Ours { 1 } else { usize::MAX };
+            for (entry, _) in here.take(shown) {
                 let at = (axis.x(entry.median() / limit), y);
                 let size = if place == Place::Ours { 8 } else { 5 };
                 let style = colour(place).mix(if place == Place::Ours { 1.0 } else { 0.75 });
@@ -206,20 +284,19 @@ fn panel(area: &Area<'_>, top: i32, figures: &WorkFigures, work: &Work) -> Resul
         Unit::Records | Unit::Deliveries => rate,
     };
     let (what, label): (_, fn(f64) -> String) = match work.unit() {
-        Unit::Records => ("records a second", count),
-        Unit::Deliveries => ("deliveries a second", count),
-        Unit::Time => ("time: shorter is better", time),
+        Unit::Records => ("records a second", round_count),
+        Unit::Deliveries => ("deliveries a second", round_count),
+        Unit::Time => ("time: shorter is better", round_time),
     };
     let all = ranked.iter().flat_map(|(entry, _)| {
         let (slowest, fastest) = entry.spread();
         [shown(slowest), shown(fastest)]
     });
-    let (low, high) = decades(all);
+    let scale = Scale::of(all);
     let first = top + TITLE as i32;
     let axis = Axis {
         area,
-        low,
-        high,
+        scale,
         top: first,
         bottom: first + (ROW as usize * ranked.len()) as i32,
     };
@@ -228,7 +305,7 @@ fn panel(area: &Area<'_>, top: i32, figures: &WorkFigures, work: &Work) -> Resul
     let style = TextStyle::from(("sans-serif", 15).into_font().style(FontStyle::Bold));
     let style = style.color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
     drawn(area.draw(&Text::new(title, at, style)))?;
-    axis.draw(|at| label(at).replace(".00", ""))?;
+    axis.draw(label)?;
     for (row, (entry, contestant)) in ranked.iter().enumerate() {
         let y = first + ROW as i32 * row as i32 + ROW as i32 / 2;
         let name = Text::new(
@@ -250,4 +327,39 @@ fn panel(area: &Area<'_>, top: i32, figures: &WorkFigures, work: &Work) -> Resul
         drawn(area.draw(&Text::new(value, (behind, y), text(12, HPos::Left))))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_labelled_shortly() {
+        assert_eq!(
+            [0.0, 1.0, 1e4, 2.5e6, 1e9].map(round_count),
+            ["0", "1", "10k", "2.5M", "1G"]
+        );
+        assert_eq!(
+            [1e-5, 1e-3, 0.1].map(round_time),
+            ["10 µs", "1 ms", "100 ms"]
+        );
+    }
+
+    #[test]
+    fn a_scale_is_logarithmic_where_values_are_far_apart() {
+        let scale = Scale::of([120.0, 99_000.0].into_iter());
+        assert_eq!(scale.lines().first().map(|line| line.round()), Some(100.0));
+        assert_eq!(
+            scale.lines().last().map(|line| line.round()),
+            Some(1_000_000.0)
+        );
+        assert!([120.0, 99_000.0].map(|value| scale.part(value)).is_sorted());
+    }
+
+    #[test]
+    fn a_scale_begins_at_zero_where_values_are_near_each_other() {
+        let scale = Scale::of([2.6, 7.47].into_iter());
+        assert_eq!(scale.lines(), [0.0, 2.0, 4.0, 6.0, 8.0]);
+        assert_eq!(scale.part(4.0), 0.5);
+    }
 }

@@ -18,7 +18,7 @@ pub(crate) fn report(figures: &Figures) -> String {
         let (title, id) = (group.title(), group.id());
         let _ = write!(
             text,
-            "\n## {title}\n\n![{title}: medians of all, on a logarithmic scale](benchmarks/{id}.svg)\n"
+            "\n## {title}\n\n![{title}: medians of all, and their spread](benchmarks/{id}.svg)\n"
         );
         works.for_each(|(figures, work)| table(&mut text, figures, work));
     }
@@ -100,7 +100,7 @@ fn head(text: &mut String, figures: &Figures) {
         figures.arguments,
     );
     text.push_str(
-        "| work | limit | Dacapo | of the limit | fastest other on disk | Dacapo to it | fastest in memory | Dacapo to it |\n\
+        "| work | limit | Dacapo | of the limit | fastest other that keeps as much | Dacapo to it | fastest in memory | Dacapo to it |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|\n",
     );
     for figures in &figures.works {
@@ -117,8 +117,13 @@ fn head(text: &mut String, figures: &Figures) {
             rate(ours.median(), unit),
             limit.map_or("—".to_owned(), |limit| ratio(ours.median() / limit)),
         );
+        let ranked = figures.ranked();
         for place in [Place::Disk, Place::Memory] {
-            match figures.best(place) {
+            let best = ranked.iter().find(|(_, contestant)| {
+                contestant.place == place
+                    && (place == Place::Memory || contestant.keeps_as_much(work))
+            });
+            match best {
                 Some((best, contestant)) => {
                     let (name, median) = (contestant.name, best.median());
                     let (median_text, of) = (rate(median, unit), ratio(ours.median() / median));
@@ -129,6 +134,9 @@ fn head(text: &mut String, figures: &Figures) {
         }
         text.push('\n');
     }
+    text.push_str(
+        "\nTo keep as much is to survive a killed process, and in durable appends a power cut.\n",
+    );
 }
 
 /// One kind of work: who does how much of it, and who cannot.
@@ -142,51 +150,50 @@ fn table(text: &mut String, figures: &WorkFigures, work: &Work) {
         Unit::Deliveries => "deliveries/s",
         Unit::Time => "time",
     };
+    // What a reader finds was appended in whatever way fills it fastest.
+    let written = work.group != Group::Read;
+    let (survives, columns) = if written {
+        (" survives a kill | survives a power cut |", "---|---|")
+    } else {
+        ("", "")
+    };
     let _ = write!(
         text,
         "\n### {}\n\n\
-         | | {what} | spread | of the limit | of Dacapo | survives a kill | survives a power cut | checked when read |\n\
-         |---|--:|--:|--:|--:|---|---|---|\n",
+         | | {what} | spread | of the limit | of Dacapo |{survives} checked when read |\n\
+         |---|--:|--:|--:|--:|{columns}---|\n",
         heading(figures, work)
     );
     for (entry, contestant) in &ranked {
         let median = entry.median();
         let of = |other: Option<f64>| other.map_or("—".to_owned(), |other| ratio(median / other));
         let (slowest, fastest) = entry.spread();
-        let survives = contestant.survives(work.kind);
         let name = match contestant.place {
             Place::Ours => format!("**{}**", contestant.name),
             Place::Limit => "*limit*".to_owned(),
             Place::Disk | Place::Memory => contestant.name.to_owned(),
         };
-        let (kill, power_cut, checks) = match contestant.place {
-            Place::Limit => ("", "", ""),
-            _ => (survives.kill, survives.power_cut, contestant.checks),
-        };
-        let _ = writeln!(
+        let _ = write!(
             text,
-            "| {name} | {} | {} to {} | {} | {} | {kill} | {power_cut} | {checks} |",
+            "| {name} | {} | {} to {} | {} | {} |",
             rate(median, unit),
             rate(slowest, unit),
             rate(fastest, unit),
             of(limit),
             of(ours),
         );
+        if written {
+            let survives = contestant.survives(work.kind);
+            let _ = write!(text, " {} | {} |", survives.kill, survives.power_cut);
+        }
+        let _ = writeln!(text, " {} |", contestant.checks);
     }
     let _ = write!(text, "\nLimit: {}.\n", work.limit);
     if let Some(fewer) = fewer(&ranked) {
         let _ = writeln!(text, "{fewer}");
     }
-    let unable = ALL
-        .iter()
-        .filter(|contestant| contestant.place != Place::Ours);
-    let unable =
-        unable.filter_map(|contestant| Some((contestant.name, contestant.can(work).err()?)));
-    let unable: Vec<_> = unable
-        .map(|(name, why)| format!("{name} ({why})"))
-        .collect();
-    if !unable.is_empty() {
-        let _ = writeln!(text, "Cannot: {}.", unable.join("; "));
+    if let Some(unable) = unable(work) {
+        let _ = writeln!(text, "Cannot: {unable}.");
     }
     for entry in &figures.entries {
         if let Some(failure) = &entry.failure {
@@ -195,14 +202,34 @@ fn table(text: &mut String, figures: &WorkFigures, work: &Work) {
     }
 }
 
-/// The title, with the size of what is reopened.
-fn heading(figures: &WorkFigures, work: &Work) -> String {
-    let mut title = work.title.to_owned();
-    if let (Kind::Reopen, Some((entry, _))) = (work.kind, figures.best(Place::Ours)) {
-        let mib = (entry.records * work.payload_bytes as u64) >> 20;
-        let _ = write!(title, " a log of {mib} MiB after a clean close");
+/// The rivals that cannot do it, by the reason.
+fn unable(work: &Work) -> Option<String> {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for contestant in ALL.iter().filter(|contestant| contestant.is_rival()) {
+        if let Err(why) = contestant.can(work) {
+            match reasons.iter_mut().find(|(reason, _)| *reason == why) {
+                Some((_, names)) => names.push(contestant.name),
+                None => reasons.push((why, vec![contestant.name])),
+            }
+        }
     }
-    title
+    let reasons = reasons
+        .iter()
+        .map(|(why, names)| format!("{} ({why})", names.join(", ")));
+    let reasons: Vec<_> = reasons.collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+/// The title, with the size of what is reopened or appended.
+fn heading(figures: &WorkFigures, work: &Work) -> String {
+    let records = figures.entries.iter().map(|entry| entry.records).max();
+    let mib = (records.unwrap_or(0) * work.payload_bytes as u64) >> 20;
+    let title = work.title;
+    match work.kind {
+        Kind::Reopen => format!("{title} a log of {mib} MiB after a clean close"),
+        Kind::AppendLong => format!("{title}: {mib} MiB of them"),
+        _ => title.to_owned(),
+    }
 }
 
 /// Who did less than the others, if anybody.
@@ -213,8 +240,9 @@ fn fewer(ranked: &[(&Entry, &Contestant)]) -> Option<String> {
         .map(|(entry, contestant)| format!("{} {}", contestant.name, grouped(entry.records)))
         .collect();
     let (all, less_joined) = (grouped(most), less.join(", "));
-    (!less.is_empty())
-        .then(|| format!("Fewer records a pass than {all}, so that it ends: {less_joined}."))
+    (!less.is_empty()).then(|| {
+        format!("Fewer records a pass than {all}, so that a pass ends in time: {less_joined}.")
+    })
 }
 
 fn who(text: &mut String, figures: &Figures) {
@@ -260,6 +288,8 @@ fn caveats(text: &mut String, figures: &Figures) {
          - \"of the limit\" and \"of Dacapo\" are speeds divided: 0.5 is half as fast, whatever the unit.\n\
          - What survives is what the contestant promises in the mode that is measured, for records whose call has returned. \
          A figure of one that survives less is not the same work done faster.\n\
+         - \"Fan-out\" sends as fast as it goes; \"wake-bound\" sends a message when all receivers have had the one before \
+         and wait, so that each has to be woken for each.\n\
          - Receivers are tasks of one tokio runtime with a thread for each core, beside the sender's thread. With few cores, \
          they take turns: fan-out to one receiver is above all a matter of how often they do.\n",
     );
@@ -307,7 +337,7 @@ pub(crate) fn rate(per_second: f64, unit: Unit) -> String {
 }
 
 /// A count to three digits: 12.3M.
-pub(crate) fn count(count: f64) -> String {
+fn count(count: f64) -> String {
     match count {
         1e6.. => format!("{}M", three_digits(count / 1e6)),
         1e3.. => format!("{}k", three_digits(count / 1e3)),
@@ -316,7 +346,7 @@ pub(crate) fn count(count: f64) -> String {
 }
 
 /// A time to three digits: 1.23 ms.
-pub(crate) fn time(seconds: f64) -> String {
+fn time(seconds: f64) -> String {
     match seconds {
         1.0.. => format!("{} s", three_digits(seconds)),
         1e-3.. => format!("{} ms", three_digits(seconds * 1e3)),
@@ -324,11 +354,11 @@ pub(crate) fn time(seconds: f64) -> String {
     }
 }
 
-/// A ratio to two or three digits: 0.07, 0.35, 1.20, 12.3, 340.
+/// A ratio to two or three digits: 1/340, 0.35, 1.20, 12.3, 340.
 fn ratio(ratio: f64) -> String {
     match ratio {
-        ..0.0095 => format!("{ratio:.4}"),
-        ..1.0 => format!("{ratio:.2}"),
+        ..0.0095 => format!("1/{}", count(1.0 / ratio)),
+        ..0.995 => format!("{ratio:.2}"),
         _ => three_digits(ratio),
     }
 }
@@ -395,7 +425,7 @@ mod tests {
         );
         assert_eq!(
             [0.0012, 0.35, 12.34, 340.2].map(ratio),
-            ["0.0012", "0.35", "12.3", "340"]
+            ["1/833", "0.35", "12.3", "340"]
         );
         assert_eq!(
             [7, 1_000, 1_234_567].map(grouped),
@@ -421,7 +451,7 @@ mod tests {
         assert!(report.find("| *limit* | 8.00M").unwrap() < report.find(row).unwrap());
         assert!(report.contains("Failed: dacapo: no space."), "{report}");
         assert!(
-            report.contains("than 4,000, so that it ends: dacapo-log 1,000."),
+            report.contains("than 4,000, so that a pass ends in time: dacapo-log 1,000."),
             "{report}"
         );
         assert!(report.contains("not measured: yaque"), "{report}");

@@ -70,7 +70,8 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<WorkFigures>> {
                     }
                     Err(error) => {
                         let failure = format!("{error:#}");
-                        bar.println(format!("{}: {}: {failure}", work.id, entry.contestant));
+                        let line = format!("{}: {}: {failure}", work.id, entry.contestant);
+                        bar.suspend(|| eprintln!("{line}"));
                         entry.failure = Some(failure);
                     }
                 }
@@ -164,7 +165,12 @@ fn reason(errors: &Path) -> Option<String> {
         let line = line.trim();
         !line.is_empty() && !line.starts_with("note:") && !line.ends_with("panicked at")
     });
-    said.map(|line| line.chars().take(200).collect())
+    said.map(|line| {
+        line.trim_start_matches("Error: ")
+            .chars()
+            .take(200)
+            .collect()
+    })
 }
 
 /// The part of a child: measures, and prints what it found.

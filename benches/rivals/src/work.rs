@@ -129,7 +129,7 @@ pub(crate) const WORKS: [Work; 17] = [
     },
     Work {
         id: "append-long-1KiB",
-        title: "append for 512 MiB, 1 KiB",
+        title: "append across files, 1 KiB",
         kind: Kind::AppendLong,
         payload_bytes: 1024,
         records: 512 << 10,
@@ -246,7 +246,7 @@ pub(crate) const WORKS: [Work; 17] = [
     },
     Work {
         id: "wake-100",
-        title: "one at a time, 100 B, to 100",
+        title: "wake-bound, 100 B, to 100",
         kind: Kind::Wake(100),
         payload_bytes: 100,
         records: 3_000,
@@ -255,7 +255,7 @@ pub(crate) const WORKS: [Work; 17] = [
     },
     Work {
         id: "wake-1000",
-        title: "one at a time, 100 B, to 1,000",
+        title: "wake-bound, 100 B, to 1,000",
         kind: Kind::Wake(1_000),
         payload_bytes: 100,
         records: 400,

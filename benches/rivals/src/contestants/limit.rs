@@ -33,9 +33,9 @@ pub(super) const CONTESTANT: Contestant = Contestant {
     name: "limit",
     package: "",
     place: Place::Limit,
-    appended: Survives::KILL,
-    durable: Survives::ALL,
-    checks: "see below",
+    appended: Survives::UNASKED,
+    durable: Survives::UNASKED,
+    checks: "",
     how: "The least that must be done; what that is stands under each table.",
     can,
 };

@@ -20,7 +20,7 @@ pub(super) const CONTESTANT: Contestant = Contestant {
     durable: Survives::ALL,
     checks: "FNV-1a of each record",
     how: "One topic, the default backend, `AtLeastOnce` with 1,000, synced every 200 ms as by default, and \
-          `SyncEach` where appends are durable; reads with `batch_read_for_topic` of up to 1 MiB. Reading \
+          `SyncEach` where appends are durable; reads with `batch_read_for_topic` of up to 2,000 records. Reading \
           consumes, so a replay has no warm-up.",
     can,
 };
@@ -39,6 +39,9 @@ fn can(kind: &Kind) -> Can {
 }
 
 const TOPIC: &str = "records";
+/// More than the 2,000 records that it reads at once take: 0.2.0 skips the rest of a full block where a
+/// smaller bound ends inside it, and goes on in the block that is written.
+const READ_BYTES: usize = 4 << 20;
 
 struct Topic(Walrus);
 
@@ -77,7 +80,7 @@ impl Shared for Topic {
 impl Replay for Topic {
     fn replay(&mut self, mut read: impl FnMut(&[u8])) -> Result<()> {
         loop {
-            let entries = self.0.batch_read_for_topic(TOPIC, 1 << 20, true)?;
+            let entries = self.0.batch_read_for_topic(TOPIC, READ_BYTES, true)?;
             if entries.is_empty() {
                 return Ok(());
             }

@@ -15,8 +15,11 @@ pub(super) const CONTESTANT: Contestant = Contestant {
     name: "yaque",
     package: "yaque",
     place: Place::Disk,
-    appended: Survives::KILL,
-    durable: Survives::KILL,
+    appended: Survives {
+        kill: "yes, by its `recovery`",
+        power_cut: "no",
+    },
+    durable: Survives::NOTHING,
     checks: "parity of the length",
     how: "Default options; `try_send` and `try_send_batch`; `QueueIter` for a replay; a `Receiver` that commits \
           each message for the live tail.",
