@@ -278,7 +278,7 @@ fn caveats(text: &mut String, figures: &Figures) {
         "- Each measurement runs in a process of its own, in a fresh directory that is deleted afterwards; before it, the \
          filesystem is synced.\n\
          - All in turn, round by round; ours come first in one round and last in the next. A figure is the median of the \
-         rounds, a round's figure the median of its passes, behind a warm-up of a sixteenth of the records.\n\
+         rounds, a round's figure the median of its passes, behind a warm-up with a part of the records.\n\
          - All get the same payloads, 256 random ones in turn, made before the clock starts. Everything is built with the same \
          profile: release, with thin LTO.\n\
          - One pass has the same number of records for all, but for those who would take longer than 3 s; they do fewer, as \
@@ -357,7 +357,7 @@ fn time(seconds: f64) -> String {
 /// A ratio to two or three digits: 1/340, 0.35, 1.20, 12.3, 340.
 fn ratio(ratio: f64) -> String {
     match ratio {
-        ..0.0095 => format!("1/{}", count(1.0 / ratio)),
+        ..0.0095 => format!("1/{}", grouped((1.0 / ratio).round() as u64)),
         ..0.995 => format!("{ratio:.2}"),
         _ => three_digits(ratio),
     }

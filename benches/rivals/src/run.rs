@@ -7,11 +7,14 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::contestants::{ALL, Contestant};
 use crate::figures::{Entry, WorkFigures};
@@ -51,6 +54,10 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<WorkFigures>> {
         "{bar:30} {pos}/{len} {msg:44!} {elapsed}, {eta} to go",
     )?);
     bar.enable_steady_tick(Duration::from_millis(200));
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+    }
     for round in 0..plan.rounds {
         for (work, figures) in plan.works.iter().zip(&mut figures) {
             let count = figures.entries.len();
@@ -63,12 +70,13 @@ pub(crate) fn run(plan: &Plan) -> Result<Vec<WorkFigures>> {
                 };
                 let entry = &mut figures.entries[at];
                 bar.set_message(format!("{}: {}", work.id, entry.contestant));
-                match measure_in_child(plan, work, &entry.contestant) {
+                match measure_in_child(plan, work, &entry.contestant, &interrupted) {
                     Ok(outcome) => {
                         entry.rates.push(outcome.rate);
                         entry.records = outcome.records;
                     }
                     Err(error) => {
+                        ensure!(!interrupted.load(Ordering::Relaxed), "interrupted");
                         let failure = format!("{error:#}");
                         let line = format!("{}: {}: {failure}", work.id, entry.contestant);
                         bar.suspend(|| eprintln!("{line}"));
@@ -106,7 +114,12 @@ pub(crate) fn version(package: &str) -> Option<String> {
     found.split_once('"').map(|(version, _)| version.to_owned())
 }
 
-fn measure_in_child(plan: &Plan, work: &Work, contestant: &str) -> Result<Outcome> {
+fn measure_in_child(
+    plan: &Plan,
+    work: &Work,
+    contestant: &str,
+    interrupted: &AtomicBool,
+) -> Result<Outcome> {
     let dir = tempfile::Builder::new()
         .prefix("dacapo-rivals-")
         .tempdir_in(&plan.dir);
@@ -131,7 +144,7 @@ fn measure_in_child(plan: &Plan, work: &Work, contestant: &str) -> Result<Outcom
         let mut output = Vec::new();
         stdout.read_to_end(&mut output).map(|_| output)
     });
-    let ended = wait(&mut child);
+    let ended = wait(&mut child, interrupted);
     let output = output.join().expect("it does not panic")?;
     let ended = ended?;
     let output = String::from_utf8_lossy(&output);
@@ -144,10 +157,10 @@ fn measure_in_child(plan: &Plan, work: &Work, contestant: &str) -> Result<Outcom
     }
 }
 
-/// Waits for a child, and kills it where it takes too long.
-fn wait(child: &mut Child) -> Result<std::process::ExitStatus> {
+/// Waits for a child, and kills it where it takes too long or this process is to end.
+fn wait(child: &mut Child, interrupted: &AtomicBool) -> Result<std::process::ExitStatus> {
     let deadline = Instant::now() + GIVE_UP_AFTER;
-    while Instant::now() < deadline {
+    while Instant::now() < deadline && !interrupted.load(Ordering::Relaxed) {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
         }
