@@ -25,7 +25,7 @@ use crate::work::{Extent, Work};
 const GIVE_UP_AFTER: Duration = Duration::from_secs(90);
 /// What comes before the figures on the output, on which rivals print too.
 const MARK: &str = "measured ";
-/// Where `walrus-rust` puts its directories.
+/// Where `walrus-rust` puts its directories: in that of the measurement.
 const WALRUS_DIR: &str = "WALRUS_DATA_DIR";
 
 /// What a process has measured.
@@ -132,7 +132,7 @@ fn measure_in_child(
         .args(["measure", work.id, contestant])
         .args(["--extent", plan.extent.name()])
         .current_dir(dir.path())
-        .env(WALRUS_DIR, dir.path())
+        .env(WALRUS_DIR, ".")
         .env("WALRUS_QUIET", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
