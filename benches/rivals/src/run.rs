@@ -134,6 +134,8 @@ fn measure_in_child(
         .current_dir(dir.path())
         .env(WALRUS_DIR, ".")
         .env("WALRUS_QUIET", "1")
+        // Nobody pays for backtraces of errors that he expects.
+        .env_remove("RUST_BACKTRACE")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(File::create(&errors_path)?);
@@ -171,12 +173,16 @@ fn wait(child: &mut Child, interrupted: &AtomicBool) -> Result<std::process::Exi
     bail!("gave up after {} s", GIVE_UP_AFTER.as_secs())
 }
 
-/// The first line of what a child that failed had to say.
+/// What a child that failed had to say.
 fn reason(errors: &Path) -> Option<String> {
-    let errors = fs::read_to_string(errors).ok()?;
+    first_said(&fs::read_to_string(errors).ok()?)
+}
+
+/// The first line, but for that which says where a panic was.
+fn first_said(errors: &str) -> Option<String> {
     let said = errors.lines().find(|line| {
         let line = line.trim();
-        !line.is_empty() && !line.starts_with("note:") && !line.ends_with("panicked at")
+        !line.is_empty() && !line.starts_with("note:") && !line.contains(" panicked at ")
     });
     said.map(|line| {
         line.trim_start_matches("Error: ")
@@ -215,6 +221,15 @@ mod tests {
         {
             assert!(version(contestant.package).is_some(), "{}", contestant.name);
         }
+    }
+
+    #[test]
+    fn a_failure_is_told_in_the_words_of_the_one_who_failed() {
+        let error = "Error: no space\n\nStack backtrace:\n   0: append";
+        assert_eq!(first_said(error).as_deref(), Some("no space"));
+        let panic = "\nthread 'main' (7) panicked at src/a.rs:1:2:\npoisoned queue\nnote: run with";
+        assert_eq!(first_said(panic).as_deref(), Some("poisoned queue"));
+        assert_eq!(first_said("\n"), None);
     }
 
     #[test]
