@@ -12,7 +12,7 @@ use crate::work::{BATCH, Extent, Kind, Work};
 /// Different payloads; each record takes the next one.
 const PAYLOADS: u64 = 256;
 /// A contestant for which the usual number of records would take longer does fewer.
-const PASS_MAX: Duration = Duration::from_secs(3);
+const PASS_MAX: Duration = Duration::from_secs(2);
 /// No further pass begins later than this.
 const PASSES_MAX: Duration = Duration::from_millis(1_200);
 /// So much measured time is enough.

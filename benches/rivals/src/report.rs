@@ -279,10 +279,10 @@ fn caveats(text: &mut String, figures: &Figures) {
          filesystem is synced.\n\
          - All in turn, round by round; ours come first in one round and last in the next. A figure is the median of the \
          rounds, a round's figure the median of its passes, behind a warm-up with a part of the records.\n\
-         - All get the same payloads, 256 random ones in turn, made before the clock starts. Everything is built with the same \
+         - All get the same random payloads, made before the clock starts. Everything is built with the same \
          profile: release, with thin LTO.\n\
-         - One pass has the same number of records for all, but for those who would take longer than 3 s; they do fewer, as \
-         stated under the table.\n\
+         - One pass has the same number of records for all, but for those who would take too long; they do fewer, as stated \
+         under the table.\n\
          - Files are in the page cache when they are read and reopened. Appends that need not be durable are timed without \
          a final sync; what is written back meanwhile is in the time.\n\
          - \"of the limit\" and \"of Dacapo\" are speeds divided: 0.5 is half as fast, whatever the unit.\n\
