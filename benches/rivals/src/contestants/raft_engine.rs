@@ -64,10 +64,11 @@ thread_local! {
 }
 
 fn entry(index: u64, payload: &[u8]) -> Entry {
-    let mut entry = Entry::default();
-    entry.index = index;
-    entry.set_data(payload.to_vec().into());
-    entry
+    Entry {
+        index,
+        data: payload.to_vec().into(),
+        ..Entry::default()
+    }
 }
 
 impl Store for Group {
