@@ -87,9 +87,9 @@ impl Replay for Log {
 
 impl Random for Log {
     fn get(&mut self, number: u64, read: impl FnOnce(&[u8])) -> Result<()> {
-        let messages = self
-            .log
-            .read(number, ReadLimit::max_bytes(self.record_bytes))?;
+        // A byte more than a record: 0.2.0 finds the last one only with room to spare.
+        let limit = ReadLimit::max_bytes(self.record_bytes + 1);
+        let messages = self.log.read(number, limit)?;
         read(messages.iter().next().context("no such record")?.payload());
         Ok(())
     }
