@@ -84,4 +84,16 @@ impl MappedFile {
         }
         sound
     }
+
+    /// Sums the frame at this byte of the file again: whether it is as it was stored.
+    ///
+    /// # Panics
+    /// Where no frame begins.
+    #[must_use]
+    pub fn is_sound_at(&self, at: usize) -> bool {
+        let length = u64::from_le_bytes(self.map[at..at + 8].try_into().expect("8 bytes"));
+        let length = usize::try_from(length).expect("a payload's length");
+        let stored = u32::from_le_bytes(self.map[at + 8..at + 12].try_into().expect("4 bytes"));
+        crc32fast::hash(&self.map[at + 12..at + HEADER_BYTES + length]) == stored
+    }
 }
