@@ -59,6 +59,21 @@ pub(crate) fn point_before(points: &[IndexPoint], relative: u32) -> Option<Index
     points.get(behind.checked_sub(1)?).copied()
 }
 
+/// About where the record is, if those between two points are of about one size. The points may lie.
+pub(crate) fn likely_position(points: &[IndexPoint], relative: u32) -> u32 {
+    let behind = points.partition_point(|point| point.relative <= relative);
+    let Some(before) = behind.checked_sub(1).map(|before| points[before]) else {
+        return 0;
+    };
+    let share = points.get(behind).and_then(|behind| {
+        let bytes = u64::from(behind.position.checked_sub(before.position)?);
+        let records = u64::from(behind.relative.checked_sub(before.relative)?);
+        let share = bytes * u64::from(relative - before.relative);
+        u32::try_from(share.checked_div(records)?).ok()
+    });
+    before.position.saturating_add(share.unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use crate::format::COMMIT_WORD_BYTES;
+use crate::format::{COMMIT_WORD_BYTES, PAGE_BYTES};
 use crate::sync::AtomicUsize;
 
 /// A mapping of a whole segment file.
@@ -199,19 +199,35 @@ impl Map {
 /// all of them: see "Findings" in docs/architecture.md.
 #[inline]
 pub(crate) fn prefetch_behind(bytes: &[u8]) {
+    for line in [0, LINE_BYTES] {
+        prefetch_line(bytes.as_ptr().wrapping_add(PREFETCH_BYTES + line));
+    }
+}
+
+/// Fetches the cache lines of a range of these bytes, of the first page of it.
+#[inline]
+pub(crate) fn prefetch(bytes: &[u8], range: Range<usize>) {
+    let end = range.end.min(range.start.saturating_add(PAGE_BYTES));
+    for at in (range.start..end).step_by(LINE_BYTES) {
+        prefetch_line(bytes.as_ptr().wrapping_add(at));
+    }
+}
+
+#[inline]
+fn prefetch_line(at: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    for line in [0, 64] {
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let at = bytes.as_ptr().wrapping_add(PREFETCH_BYTES + line);
         // SAFETY: a prefetch is a hint, and may be of any address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = bytes;
+    let _ = at;
 }
 
 /// Some small records ahead.
 const PREFETCH_BYTES: usize = 1024;
+const LINE_BYTES: usize = 64;
 
 /// The one place from which a mapping grows: it writes behind the published length, and publishes.
 pub(crate) struct Frontier {

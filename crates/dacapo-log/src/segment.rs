@@ -16,7 +16,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::{Corruption, Damage, FileError, SegmentError};
 use crate::format::{self, FOOTER_BYTES, Footer, Frame, IndexPoint, Kind, SegmentHeader};
 use crate::index;
-use crate::map::Map;
+use crate::map::{self, Map};
 use crate::offset::Offset;
 use crate::scan;
 use crate::sync::{AtomicU64, Mutex};
@@ -307,8 +307,16 @@ impl Segment {
     /// Where the record seems to be, by the index and by the lengths of the frames alone: for one who
     /// verifies what stands there.
     pub(crate) fn seek(&self, disk: &Disk, relative: u32) -> Option<usize> {
-        let point = self.index_point(disk, relative)?;
-        let (bytes, mut position) = (self.published(), point.position as usize);
+        // Where the point lies, something else stands there, or nothing does.
+        let (from, likely) = {
+            let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+            let points = index.get_or_insert_with(|| self.load_index(disk));
+            let point = index::point_before(points, relative)?;
+            (point.position, index::likely_position(points, relative))
+        };
+        let (bytes, mut position) = (self.published(), from as usize);
+        // Each frame says where the next one is: without this, one line would be waited for at a time.
+        map::prefetch(bytes, position..likely as usize);
         loop {
             let frame = format::peek_frame(bytes, position)?;
             match frame.kind.is_record() && frame.relative >= relative {
@@ -338,10 +346,19 @@ impl Segment {
     pub(crate) fn find(&self, disk: &Disk, offset: Offset) -> Result<Found, Corruption> {
         let relative = self.relative(offset);
         let bytes = self.published();
-        let start = self
+        if let Some(position) = self.seek(disk, relative) {
+            // Its sum says which record it is, whatever the frames on the way to it are like.
+            let frame = format::decode_frame(bytes, position, self.nonce);
+            if frame.is_ok_and(|frame| frame.kind.is_record() && frame.relative == relative) {
+                return Ok(Found {
+                    position,
+                    first: offset,
+                });
+            }
+        }
+        let mut position = self
             .index_point(disk, relative)
             .map_or(format::FRAMES_START, |p| p.position as usize);
-        let mut position = start;
         let mut damaged = None;
         loop {
             match format::decode_frame(bytes, position, self.nonce) {

@@ -1,8 +1,8 @@
 //! The built `dacapo` command, run as its users run it.
 
 mod backup;
-mod client;
 mod bench;
+mod client;
 mod commands;
 mod compacting;
 mod configuring;
