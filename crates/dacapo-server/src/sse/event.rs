@@ -163,15 +163,6 @@ impl EncodedEvent {
         Self(Bytes::from(format!("retry: {}\n\n", after.as_millis())))
     }
 
-    /// Several that are sent together or not at all.
-    pub(crate) fn of_all<const N: usize>(events: [Event; N]) -> Self {
-        let mut wire = String::new();
-        for event in events {
-            event.write(&mut wire);
-        }
-        Self(Bytes::from(wire))
-    }
-
     /// Its bytes, the empty line at the end included.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
