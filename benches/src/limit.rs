@@ -79,6 +79,7 @@ impl MappedFile {
             let length = usize::try_from(u64::from_le_bytes(word(at))).expect("a payload's length");
             let stored = u32::from_le_bytes(self.map[at + 8..at + 12].try_into().expect("4 bytes"));
             let frame = &self.map[at..at + HEADER_BYTES + length];
+            prefetch(frame);
             sound += u64::from(crc32fast::hash(&frame[12..]) == stored);
             at += (HEADER_BYTES + length).next_multiple_of(8);
         }
@@ -96,4 +97,17 @@ impl MappedFile {
         let stored = u32::from_le_bytes(self.map[at + 8..at + 12].try_into().expect("4 bytes"));
         crc32fast::hash(&self.map[at + 12..at + HEADER_BYTES + length]) == stored
     }
+}
+
+/// Fetches the lines as far as a frame, 2 KiB behind it: the faster way to read frames in a row.
+fn prefetch(frame: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..frame.len()).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let line = frame.as_ptr().wrapping_add(2048 + at);
+        // SAFETY: a prefetch is a hint, and may be of any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = frame;
 }

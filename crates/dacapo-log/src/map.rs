@@ -204,12 +204,25 @@ pub(crate) fn prefetch_behind(bytes: &[u8]) {
     }
 }
 
+/// While the frame at `range` is read, fetches the lines as far as that behind it: see "Findings" in
+/// docs/architecture.md.
+#[inline]
+pub(crate) fn prefetch_next(bytes: &[u8], range: Range<usize>) {
+    prefetch(
+        bytes,
+        range.start + READ_AHEAD_BYTES..range.end + READ_AHEAD_BYTES,
+    );
+}
+
 /// Fetches the cache lines of a range of these bytes, of the first page of it.
 #[inline]
 pub(crate) fn prefetch(bytes: &[u8], range: Range<usize>) {
     let end = range.end.min(range.start.saturating_add(PAGE_BYTES));
-    for at in (range.start..end).step_by(LINE_BYTES) {
+    let mut at = range.start;
+    // `step_by` takes ten times as many instructions.
+    while at < end {
         prefetch_line(bytes.as_ptr().wrapping_add(at));
+        at += LINE_BYTES;
     }
 }
 
@@ -227,6 +240,7 @@ fn prefetch_line(at: *const u8) {
 
 /// Some small records ahead.
 const PREFETCH_BYTES: usize = 1024;
+const READ_AHEAD_BYTES: usize = 2048;
 const LINE_BYTES: usize = 64;
 
 /// The one place from which a mapping grows: it writes behind the published length, and publishes.

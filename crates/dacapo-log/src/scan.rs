@@ -4,6 +4,7 @@
 
 use crate::error::Damage;
 use crate::format::{self, Frame, IndexPoint, Kind, NoFrame};
+use crate::map;
 use crate::offset::Offset;
 
 /// Bytes of frames between two points of a segment's index.
@@ -95,6 +96,7 @@ pub(crate) fn scan(bytes: &[u8], nonce: u32, base: Offset) -> Scan {
                 };
             }
         };
+        map::prefetch_next(bytes, frame.start..frame.end);
         if let Some(damage) = out_of_place(&frame, bytes, &pending, base) {
             break Stop::Invalid { damage, position };
         }

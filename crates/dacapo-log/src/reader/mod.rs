@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::error::{Damage, ReadError};
 use crate::format::{self, Frame, Kind};
 use crate::log::Shared;
+use crate::map;
 use crate::offset::{Checkpoint, Offset};
 use crate::record::{Record, RecordRef, Span};
 use crate::segment::{Found, Segment};
@@ -138,6 +139,7 @@ impl Reader {
                 Err(no) => return Err(self.corrupt(no.into_damage())),
             };
             if frame.kind.is_record() {
+                map::prefetch_next(bytes, frame.start..frame.end);
                 let found = place.segment.base().plus(frame.relative.into());
                 if found != self.next {
                     return Err(self.corrupt(Damage::OutOfPlace {
