@@ -1,6 +1,9 @@
 //! The least that any log must do for the same work: bytes into a mapped file and out of it, and
 //! bytes onto the disk.
-#![expect(unsafe_code, reason = "maps a file that nobody else has")]
+#![expect(
+    unsafe_code,
+    reason = "maps a file that nobody else has, and fetches lines ahead"
+)]
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,6 +14,11 @@ use memmap2::MmapMut;
 
 /// The bytes of a header beside each payload, as many as the engine's.
 const HEADER_BYTES: usize = 24;
+const SUMMED_FROM: usize = 12;
+/// The faster way for each size, as the engine has it: see "Findings" in docs/architecture.md.
+const SUMMED_AT_ITS_SOURCE_BYTES_MAX: usize = 384;
+/// How far ahead of a frame that is read its successors are fetched.
+const READ_AHEAD_BYTES: usize = 2048;
 /// What a disk writes at least.
 const SECTOR_BYTES: usize = 512;
 const PAGE_BYTES: usize = 4096;
@@ -63,10 +71,18 @@ impl MappedFile {
         let frame = &mut self.map[self.end..self.end + frame_bytes(payload.len())];
         let summed = HEADER_BYTES + payload.len();
         let length = u64::try_from(payload.len()).unwrap_or(u64::MAX);
-        frame[12..16].copy_from_slice(&number.to_le_bytes());
+        let mut header = [0; HEADER_BYTES - SUMMED_FROM];
+        header[..4].copy_from_slice(&number.to_le_bytes());
+        frame[SUMMED_FROM..HEADER_BYTES].copy_from_slice(&header);
         frame[HEADER_BYTES..summed].copy_from_slice(payload);
-        let sum = crc32fast::hash(&frame[12..summed]);
-        frame[8..12].copy_from_slice(&sum.to_le_bytes());
+        let mut sum = crc32fast::Hasher::new();
+        if payload.len() <= SUMMED_AT_ITS_SOURCE_BYTES_MAX {
+            sum.update(&header);
+            sum.update(payload);
+        } else {
+            sum.update(&frame[SUMMED_FROM..summed]);
+        }
+        frame[8..12].copy_from_slice(&sum.finalize().to_le_bytes());
         frame[..8].copy_from_slice(&length.to_le_bytes());
         self.end += frame_bytes(payload.len());
     }
@@ -75,8 +91,10 @@ impl MappedFile {
     pub(crate) fn count_sound(&self) -> u64 {
         let (mut at, mut sound) = (0, 0);
         while at < self.end {
+            let end = at + frame_bytes(self.length(at));
+            self.prefetch(at + READ_AHEAD_BYTES, end + READ_AHEAD_BYTES);
             sound += u64::from(self.is_sound(at));
-            at += frame_bytes(self.length(at));
+            at = end;
         }
         sound
     }
@@ -89,8 +107,22 @@ impl MappedFile {
     #[inline]
     fn is_sound(&self, at: usize) -> bool {
         let frame = &self.map[at..at + HEADER_BYTES + self.length(at)];
-        let sum = crc32fast::hash(&frame[12..]);
+        let sum = crc32fast::hash(&frame[SUMMED_FROM..]);
         frame[8..12] == sum.to_le_bytes()
+    }
+
+    /// Fetches cache lines that are read soon.
+    #[inline]
+    fn prefetch(&self, from: usize, to: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for at in (from..to).step_by(64) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let line = self.map.as_ptr().wrapping_add(at);
+            // SAFETY: a prefetch is a hint, and may be of any address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (from, to);
     }
 
     #[inline]
