@@ -68,7 +68,7 @@ pub(crate) fn likely_position(points: &[IndexPoint], relative: u32) -> u32 {
     let share = points.get(behind).and_then(|behind| {
         let bytes = u64::from(behind.position.checked_sub(before.position)?);
         let records = u64::from(behind.relative.checked_sub(before.relative)?);
-        let share = bytes * u64::from(relative - before.relative);
+        let share = bytes * u64::from(relative.checked_sub(before.relative)?);
         u32::try_from(share.checked_div(records)?).ok()
     });
     before.position.saturating_add(share.unwrap_or(0))

@@ -304,19 +304,38 @@ impl Segment {
         *self.topics.lock().unwrap_or_else(PoisonError::into_inner) = TopicIndex::default();
     }
 
-    /// Where the record seems to be, by the index and by the lengths of the frames alone: for one who
-    /// verifies what stands there.
+    /// Where the sound record stands, by the index and by the lengths of the frames on the way to it.
+    /// `None` also where damage to one of those hides it.
     pub(crate) fn seek(&self, disk: &Disk, relative: u32) -> Option<usize> {
-        // Where the point lies, something else stands there, or nothing does.
+        // Its sum says which record it is, whatever the frames on the way to it are like: the index is
+        // checked only where it has led elsewhere.
+        let is_it = |&position: &usize| {
+            let frame = format::decode_frame(self.published(), position, self.nonce);
+            frame.is_ok_and(|frame| frame.kind.is_record() && frame.relative == relative)
+        };
+        let found = self.walk_from_likely_point(disk, relative).filter(is_it);
+        found.or_else(|| {
+            let point = self.index_point(disk, relative)?;
+            self.walk(point.position, relative).filter(is_it)
+        })
+    }
+
+    /// Where the record seems to be, by an index that may lie.
+    fn walk_from_likely_point(&self, disk: &Disk, relative: u32) -> Option<usize> {
         let (from, likely) = {
             let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
             let points = index.get_or_insert_with(|| self.load_index(disk));
             let point = index::point_before(points, relative)?;
             (point.position, index::likely_position(points, relative))
         };
-        let (bytes, mut position) = (self.published(), from as usize);
         // Each frame says where the next one is: without this, one line would be waited for at a time.
-        map::prefetch(bytes, position..likely as usize);
+        map::prefetch(self.published(), from as usize..likely as usize);
+        self.walk(from, relative)
+    }
+
+    /// Where the record seems to be, by the lengths of the frames from a position on.
+    fn walk(&self, from: u32, relative: u32) -> Option<usize> {
+        let (bytes, mut position) = (self.published(), from as usize);
         loop {
             let frame = format::peek_frame(bytes, position)?;
             match frame.kind.is_record() && frame.relative >= relative {
@@ -347,14 +366,10 @@ impl Segment {
         let relative = self.relative(offset);
         let bytes = self.published();
         if let Some(position) = self.seek(disk, relative) {
-            // Its sum says which record it is, whatever the frames on the way to it are like.
-            let frame = format::decode_frame(bytes, position, self.nonce);
-            if frame.is_ok_and(|frame| frame.kind.is_record() && frame.relative == relative) {
-                return Ok(Found {
-                    position,
-                    first: offset,
-                });
-            }
+            return Ok(Found {
+                position,
+                first: offset,
+            });
         }
         let mut position = self
             .index_point(disk, relative)

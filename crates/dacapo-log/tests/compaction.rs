@@ -580,3 +580,28 @@ fn a_topics_file_that_lies_takes_no_record_that_was_not_deleted() {
         "written anew"
     );
 }
+
+/// The deletion was looked for where the index pointed, and was not there: nothing was ever removed.
+#[test]
+fn an_index_that_lies_keeps_no_deleted_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = support::small_segments().open(dir.path()).unwrap();
+    for _ in 0..12 {
+        log.append_to(&topic("room"), &[7; 1000]).unwrap();
+    }
+    log.delete_topic(&topic("room")).unwrap();
+    while support::segments(dir.path()).len() < 3 {
+        log.append(&[8; 1000]).unwrap();
+    }
+    log.close().unwrap();
+    for segment in &support::segments(dir.path())[..2] {
+        // All but the first.
+        let shift = |relative| if relative > 0 { 8 } else { 0 };
+        support::rewrite_index(&segment.with_extension("idx"), |relative, position| {
+            (relative, position + shift(relative))
+        });
+    }
+    let log = support::small_segments().open(dir.path()).unwrap();
+
+    assert_eq!(log.compact(|_| ()).unwrap().records, 13);
+}

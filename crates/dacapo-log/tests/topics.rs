@@ -749,3 +749,36 @@ fn a_segment_under_another_ones_name_gives_a_topic_no_records() {
     }
     assert!(errors > 0, "it is reported");
 }
+
+/// The reader took what stands in a payload for a damaged record, where an index pointed to it.
+#[test]
+fn an_index_that_lies_leads_no_reader_of_topics_into_a_payload() {
+    const WANTED: u32 = 5;
+    let dir = tempfile::tempdir().unwrap();
+    let log = support::small_segments().open(dir.path()).unwrap();
+    let (mine, other) = (Topic::new("mine").unwrap(), Topic::new("other").unwrap());
+    // As the head of a frame, with any sum: 100 bytes, the record that is wanted.
+    let mut head = 0xDC00_0100_0000_0064_u64.to_le_bytes().to_vec();
+    head.extend([9; 4]);
+    head.extend(WANTED.to_le_bytes());
+    for relative in 0..40 {
+        match relative {
+            WANTED => log.append_to(&mine, b"here").unwrap(),
+            _ => log.append_to(&other, &head.repeat(60)).unwrap(),
+        };
+    }
+    log.close().unwrap();
+    let segment = &support::segments(dir.path())[0];
+    let bytes = fs::read(segment).unwrap();
+    let payload = bytes.windows(head.len()).position(|at| at == head).unwrap();
+    let payload = u32::try_from(payload).unwrap();
+    support::rewrite_index(&segment.with_extension("idx"), |relative, _| {
+        (relative, payload)
+    });
+    let log = support::small_segments().open(dir.path()).unwrap();
+
+    let records: Vec<_> = log.replay(Start::Oldest).topic(&mine).collect();
+
+    assert_eq!(records.len(), 1);
+    assert_eq!(records[0].as_ref().unwrap().payload(), b"here");
+}

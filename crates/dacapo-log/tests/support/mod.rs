@@ -155,3 +155,20 @@ pub(crate) fn rewrite_meta(dir: &Path, change: impl Fn(&mut [u8])) {
     }
     fs::write(path, bytes).unwrap();
 }
+
+/// Changes the points of an index file, each one a relative offset and a position, and makes its
+/// checksum fit.
+pub(crate) fn rewrite_index(path: &Path, change: impl Fn(u32, u32) -> (u32, u32)) {
+    let mut bytes = fs::read(path).unwrap();
+    for point in bytes[32..].chunks_exact_mut(8) {
+        let number = |at: usize| u32::from_le_bytes(point[at..at + 4].try_into().unwrap());
+        let (relative, position) = change(number(0), number(4));
+        point[..4].copy_from_slice(&relative.to_le_bytes());
+        point[4..].copy_from_slice(&position.to_le_bytes());
+    }
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&bytes[..12]);
+    sum.update(&bytes[16..]);
+    bytes[12..16].copy_from_slice(&sum.finalize().to_le_bytes());
+    fs::write(path, bytes).unwrap();
+}
