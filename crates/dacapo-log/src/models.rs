@@ -13,6 +13,7 @@
 //! Without loom the same tests run on real threads, and under Miri, which sees the bytes themselves.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, LazyLock};
 
 #[cfg(not(loom))]
@@ -31,15 +32,16 @@ use crate::options::Flush;
 use crate::segment::Segment;
 use crate::segment_writer::SegmentWriter;
 use crate::segments::Segments;
-use crate::sync::{Mutex, OnceLock, thread};
+use crate::sync::{AtomicBool, Mutex, OnceLock, thread};
 use crate::tailer::Tailer;
 use crate::topic::Topic;
 use crate::watermark::Watermark;
+use crate::writer::turns::Turns;
 
 /// Every order of the threads with so many preemptions; says how many executions that were.
 #[cfg(loom)]
 fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::sync::atomic::AtomicUsize;
 
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
@@ -356,6 +358,127 @@ fn what_was_flushed_before_a_failure_counts() {
         };
         assert_eq!(log.wait_for(offset), Ok(()));
         failing.join().unwrap();
+    });
+}
+
+/// What `Writer` uses for group commit: the turns, and what they make durable, without the files.
+struct GroupCommit {
+    turns: Turns,
+    visible: Watermark,
+    durable: Watermark,
+    poison: OnceLock<&'static str>,
+    next: Mutex<u64>,
+    /// Somebody has the turn.
+    is_flushing: AtomicBool,
+    works: bool,
+}
+
+impl GroupCommit {
+    fn new(works: bool) -> Arc<Self> {
+        Arc::new(Self {
+            turns: Turns::new(),
+            visible: Watermark::new(Offset::ZERO),
+            durable: Watermark::new(Offset::ZERO),
+            poison: OnceLock::new(),
+            next: Mutex::new(0),
+            is_flushing: AtomicBool::new(false),
+            works,
+        })
+    }
+
+    fn append(&self) -> Offset {
+        let mut next = self.next.lock().unwrap();
+        *next += 1;
+        self.visible.raise(Offset::new(*next));
+        Offset::new(*next)
+    }
+
+    /// As `Writer::flush`.
+    fn flush(&self) -> Result<(), &'static str> {
+        let target = self.visible.get();
+        let Some(turn) = self.turns.take(|| self.durable.get() >= target) else {
+            return Ok(());
+        };
+        turn.gather(|| self.visible.get().since(self.durable.get()));
+        self.flush_in_turn()
+    }
+
+    /// As `Writer::close`, which has no record of its own to be covered.
+    fn close(&self) -> Result<(), &'static str> {
+        let _turn = self.turns.take(|| false);
+        self.flush_in_turn()
+    }
+
+    fn flush_in_turn(&self) -> Result<(), &'static str> {
+        assert!(!self.is_flushing.swap(true, Relaxed), "one at a time");
+        let refusal = self.poison.get().copied();
+        let flushed = match (refusal, self.works) {
+            (Some(refusal), _) => Err(refusal),
+            (None, true) => {
+                let next = *self.next.lock().unwrap();
+                self.durable.raise(Offset::new(next));
+                Ok(())
+            }
+            (None, false) => Err(*self.poison.get_or_init(|| "failed")),
+        };
+        self.is_flushing.store(false, Relaxed);
+        flushed
+    }
+}
+
+/// Fails when the turn is given to somebody while another one has it, and when its end wakes nobody, or
+/// only one of those who wait, which shows as a deadlock: that one may have no more need of it.
+#[test]
+fn all_who_wait_for_their_turn_are_covered_by_some_flush() {
+    explore(3, || {
+        let log = GroupCommit::new(true);
+        let append_and_flush = |log: &GroupCommit| {
+            let end = log.append();
+            assert_eq!(log.flush(), Ok(()));
+            assert!(log.durable.get() >= end);
+        };
+        let others = [0; 2].map(|_| {
+            let log = Arc::clone(&log);
+            thread::spawn(move || append_and_flush(&log))
+        });
+        append_and_flush(&log);
+        others.into_iter().for_each(|other| other.join().unwrap());
+    });
+}
+
+/// Fails when a flush that failed ends without waking those who wait for their turn.
+#[test]
+fn all_who_wait_for_their_turn_learn_of_the_failure() {
+    explore(3, || {
+        let log = GroupCommit::new(false);
+        let others = [0; 2].map(|_| {
+            let log = Arc::clone(&log);
+            thread::spawn(move || {
+                log.append();
+                assert_eq!(log.flush(), Err("failed"));
+            })
+        });
+        log.append();
+        assert_eq!(log.flush(), Err("failed"));
+        others.into_iter().for_each(|other| other.join().unwrap());
+    });
+}
+
+/// Fails when who closes the log is not woken for its turn by those who flush, or the other way round.
+#[test]
+fn who_closes_the_log_gets_a_turn_among_those_who_flush() {
+    explore(3, || {
+        let log = GroupCommit::new(true);
+        let others = [0; 2].map(|_| {
+            let log = Arc::clone(&log);
+            thread::spawn(move || {
+                let end = log.append();
+                assert_eq!(log.flush(), Ok(()));
+                assert!(log.durable.get() >= end);
+            })
+        });
+        assert_eq!(log.close(), Ok(()));
+        others.into_iter().for_each(|other| other.join().unwrap());
     });
 }
 

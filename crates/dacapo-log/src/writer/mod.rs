@@ -11,7 +11,7 @@ mod compact;
 mod flush;
 mod keeper;
 mod prune;
-mod turns;
+pub(crate) mod turns;
 
 use std::sync::{Arc, PoisonError};
 

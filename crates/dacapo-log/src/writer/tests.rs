@@ -1021,3 +1021,115 @@ fn a_compaction_that_is_at_work_when_the_log_is_closed_is_given_up() {
     assert!(count(&log) >= 701);
     assert!(log.compact(|_| ()).unwrap().records > 300);
 }
+
+/// A mapped log whose next small appends go through its file: somebody waited for the last flush.
+fn mapped_with_awaited_flushes(disk: &Disk, dir: &std::path::Path) -> Log {
+    let log = open(disk, dir, WritePath::Mapped);
+    log.append(b"a").unwrap();
+    log.sync().unwrap();
+    log
+}
+
+#[test]
+fn a_failed_write_of_a_mapped_log_lets_no_store_follow() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = mapped_with_awaited_flushes(&disk, dir.path());
+    disk.faults.fail("write", ".seg", io::ErrorKind::Other);
+    assert!(matches!(
+        log.append(b"b"),
+        Err(AppendError::Poisoned { .. })
+    ));
+    disk.faults.heal();
+    // Large enough for the mapping.
+    for payload in [&b"c"[..], &[7; 7000]] {
+        let refused = log.append(payload);
+        assert!(matches!(refused, Err(AppendError::Poisoned { .. })));
+    }
+    assert_eq!(log.sync().unwrap(), Offset::new(1), "durable before that");
+    assert_eq!(count(&log), 1);
+    drop(log);
+    assert_eq!(count(&open(&disk, dir.path(), WritePath::Mapped)), 1);
+}
+
+#[test]
+fn a_mapped_log_stores_nothing_behind_what_a_full_disk_left() {
+    for of_whole_batch in [false, true] {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+        let log = mapped_with_awaited_flushes(&disk, dir.path());
+        disk.faults
+            .fail("write", "0.seg", io::ErrorKind::StorageFull);
+        let refused = match of_whole_batch {
+            // Its second frame begins a sector.
+            true => log.append_batch([&[1; 400][..], &[2; 400]]).map(drop),
+            false => log.append(b"b").map(drop),
+        };
+        assert!(matches!(refused, Err(AppendError::StorageFull { .. })));
+        log.sync().unwrap();
+        disk.faults.heal();
+
+        // Beyond what goes through the file, and then not.
+        for payload in [&[7; 7000][..], b"c", b"d"] {
+            log.append(payload).unwrap();
+            log.sync().unwrap();
+        }
+
+        assert!(crate::segment::path(dir.path(), Offset::new(1)).exists());
+        assert_eq!(count(&log), 4);
+        unclean_end(&disk, &log);
+        drop(log);
+        let log = open(&disk, dir.path(), WritePath::Mapped);
+        assert_eq!((count(&log), log.next_offset().get()), (4, 4));
+    }
+}
+
+#[test]
+fn a_mapped_log_stores_nothing_into_a_sector_whose_pad_met_a_full_disk() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = mapped_with_awaited_flushes(&disk, dir.path());
+    log.append(b"b").unwrap();
+    disk.faults
+        .fail("write", ".seg", io::ErrorKind::StorageFull);
+    assert_eq!(log.sync().unwrap(), Offset::new(2));
+    disk.faults.heal();
+
+    log.append(b"c").unwrap();
+
+    assert!(crate::segment::path(dir.path(), Offset::new(2)).exists());
+    assert_eq!(count(&log), 3);
+    log.sync().unwrap();
+    unclean_end(&disk, &log);
+    drop(log);
+    assert_eq!(count(&open(&disk, dir.path(), WritePath::Mapped)), 3);
+}
+
+#[test]
+fn whoever_waits_for_a_turn_while_a_sync_fails_learns_of_it() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Disk::default());
+    let log = mapped_with_awaited_flushes(&disk, dir.path());
+    let gate = Arc::new(Barrier::new(2));
+    disk.faults.hang_and_fail("sync", ".seg", &gate);
+    let appended = Arc::new(Barrier::new(5));
+    let syncing = {
+        let log = log.clone();
+        log.append(b"b").unwrap();
+        thread::spawn(move || log.sync())
+    };
+    gate.wait();
+    // Some wait for the turn; one of them closes the log.
+    let waiting = [0; 4].map(|_| {
+        let (log, appended) = (log.clone(), Arc::clone(&appended));
+        thread::spawn(move || {
+            log.append(b"c").unwrap();
+            appended.wait();
+            log.sync()
+        })
+    });
+    appended.wait();
+    let closing = thread::spawn(move || log.close());
+    gate.wait();
+
+    for waiting in waiting.into_iter().chain([syncing]) {
+        assert!(waiting.join().unwrap().is_err());
+    }
+    assert!(closing.join().unwrap().is_err());
+}

@@ -8,7 +8,7 @@ use std::sync::PoisonError;
 use crate::sync::{Condvar, Mutex, MutexGuard, thread};
 
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -22,13 +22,13 @@ struct State {
 }
 
 /// The turn; ends when it is dropped.
-pub(super) struct Turn<'a> {
+pub(crate) struct Turn<'a> {
     turns: &'a Turns,
     woken: u64,
 }
 
 impl Turns {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             state: Mutex::default(),
             ended: Condvar::new(),
@@ -40,7 +40,7 @@ impl Turns {
     }
 
     /// Waits for the turn, or until there is no more need of it: `None`.
-    pub(super) fn take(&self, is_done: impl Fn() -> bool) -> Option<Turn<'_>> {
+    pub(crate) fn take(&self, is_done: impl Fn() -> bool) -> Option<Turn<'_>> {
         let mut state = self.state();
         loop {
             if is_done() {
@@ -66,7 +66,7 @@ impl Turn<'_> {
     /// Lets those who waited for the last turn come, with what they append next: as many as there were,
     /// by `arrived`, or as come while nothing is done but giving them the processor. A sync takes much
     /// longer than that, and covers all who are there when it begins.
-    pub(super) fn gather(&self, arrived: impl Fn() -> u64) {
+    pub(crate) fn gather(&self, arrived: impl Fn() -> u64) {
         for _ in 0..self.woken {
             if arrived() >= self.woken {
                 break;
