@@ -89,4 +89,32 @@ mod tests {
         assert_eq!(found(1000), Some(20));
         assert_eq!(point_before(&[], 3), None);
     }
+
+    #[test]
+    fn points_that_lie_give_some_position() {
+        const NUMBERS: [u32; 5] = [0, 7, 8, u32::MAX - 1, u32::MAX];
+        let point = |n: usize| IndexPoint {
+            relative: NUMBERS[n % 5],
+            position: NUMBERS[n / 5 % 5],
+        };
+        // All triples, in order or not.
+        for n in 0..25_usize.pow(3) {
+            let points = [point(n), point(n / 25), point(n / 625)];
+            for relative in NUMBERS {
+                let likely = likely_position(&points, relative);
+                let before = point_before(&points, relative);
+                assert!(likely >= before.map_or(0, |point| point.position));
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_is_likely_to_be_between_its_points_as_it_is_among_their_records() {
+        let points =
+            [(0, 4096), (10, 8096)].map(|(relative, position)| IndexPoint { relative, position });
+        assert_eq!(likely_position(&points, 0), 4096);
+        assert_eq!(likely_position(&points, 3), 5296);
+        assert_eq!(likely_position(&points, 12), 8096);
+        assert_eq!(likely_position(&[], 3), 0);
+    }
 }

@@ -679,4 +679,40 @@ mod tests {
             NoFrame::Unwritten
         );
     }
+
+    /// Whatever a bit is flipped in: what the short way reads is what the complete one reads.
+    #[test]
+    fn the_short_way_to_a_record_accepts_what_the_complete_one_does() {
+        const NONCE: u32 = 5;
+        let stamp = Stamp {
+            producer: 1,
+            epoch: 2,
+            sequence: 3,
+        };
+        let payloads = [&b""[..], b"hello", &[7; SUMMED_AT_ITS_SOURCE_BYTES_MAX + 1]];
+        for (payload, topic) in payloads.into_iter().zip(["", "room", "other"]) {
+            for (stamp, continues) in [(None, false), (None, true), (Some(stamp), false)] {
+                let new = NewFrame {
+                    stamp,
+                    continues,
+                    topic,
+                    ..NewFrame::plain(Kind::Record, 7, 99, payload)
+                };
+                let mut sound = vec![0; new.bytes()];
+                let word = new.encode(NONCE, &mut sound[8..]);
+                sound[..8].copy_from_slice(&word.to_le_bytes());
+                let summed_to =
+                    FRAME_HEADER_BYTES + label_bytes(stamp.is_some(), topic.len()) + payload.len();
+                for bit in 0..sound.len() * 8 {
+                    let mut bytes = sound.clone();
+                    bytes[bit / 8] ^= 1 << (bit % 8);
+                    let short = decode_sound_record(&bytes, 0, NONCE);
+                    let complete = decode_any_frame(&bytes, 0, NONCE).ok();
+                    assert_eq!(complete.is_some(), bit / 8 >= summed_to, "bit {bit}");
+                    let plain = complete.filter(|frame| !frame.stamped);
+                    assert_eq!(format!("{short:?}"), format!("{plain:?}"), "bit {bit}");
+                }
+            }
+        }
+    }
 }
