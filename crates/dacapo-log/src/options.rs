@@ -29,8 +29,9 @@ pub enum WritePath {
     /// [`Mapped`](Self::Mapped) where the filesystem keeps allocated blocks in place
     /// (ext2/3/4, XFS, tmpfs), [`File`](Self::File) elsewhere.
     Auto,
-    /// By stores into the mapped segment; small ones that somebody waits to be durable through the file. On a copy-on-write filesystem (btrfs, ZFS,
-    /// bcachefs) a full disk can then kill the process with SIGBUS.
+    /// By stores into the mapped segment; by `pwrite` where somebody waits for small flushes. On a
+    /// copy-on-write filesystem (btrfs, ZFS, bcachefs) a full disk can then kill the process with
+    /// SIGBUS.
     Mapped,
     /// By `pwrite` to the segment file; readers still use the mapping.
     File,
