@@ -703,7 +703,9 @@ mod tests {
                 sound[..8].copy_from_slice(&word.to_le_bytes());
                 let summed_to =
                     FRAME_HEADER_BYTES + label_bytes(stamp.is_some(), topic.len()) + payload.len();
-                for bit in 0..sound.len() * 8 {
+                // Miri is too slow for all of them.
+                let stride = if cfg!(miri) { 97 } else { 1 };
+                for bit in (0..sound.len() * 8).step_by(stride) {
                     let mut bytes = sound.clone();
                     bytes[bit / 8] ^= 1 << (bit % 8);
                     let short = decode_sound_record(&bytes, 0, NONCE);
