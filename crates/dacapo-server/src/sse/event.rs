@@ -135,7 +135,7 @@ fn write_line(wire: &mut String, field: &str, value: &str) {
 }
 
 /// With each line ended by `\n`, as a client of SSE ends them: at `\n`, at `\r\n`, and at a lone `\r`.
-fn with_unix_lines(text: &str) -> Cow<'_, str> {
+pub(crate) fn with_unix_lines(text: &str) -> Cow<'_, str> {
     match text.contains('\r') {
         false => Cow::Borrowed(text),
         true => Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")),

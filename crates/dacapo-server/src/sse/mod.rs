@@ -8,6 +8,7 @@ mod response;
 mod subscription;
 
 pub use self::channel::{Disconnected, Sender, channel};
+pub(crate) use self::event::with_unix_lines;
 pub use self::event::{EncodedEvent, Event, EventError, Field};
 pub use self::last_event_id::LastEventId;
 pub use self::response::{Sse, SseConfig};

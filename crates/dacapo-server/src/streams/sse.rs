@@ -29,6 +29,7 @@ use crate::auth::Identity;
 use crate::limits::Subscribed;
 use crate::metrics::Counted;
 use crate::problem::Problem;
+use crate::sse::with_unix_lines;
 
 /// What stands around the data of one page, unless it has many lines.
 const ROOM_BYTES: usize = 256;
@@ -181,12 +182,8 @@ impl Events {
     }
 }
 
-/// Whatever ends a line in an event stream ends one here.
 fn push_lines(said: &mut String, text: &str) {
-    let text = match text.contains('\r') {
-        true => Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")),
-        false => Cow::Borrowed(text),
-    };
+    let text = with_unix_lines(text);
     for line in text.split('\n') {
         // One space behind the colon is not the line's.
         let space = if line.starts_with(' ') { " " } else { "" };
