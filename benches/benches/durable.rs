@@ -10,9 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use dacapo_benches::limit::frame_bytes;
 use dacapo_benches::quantiles::Quantiles;
 use dacapo_benches::synced::{GroupCommit, SyncedFile};
-use dacapo_benches::{payload, ratio, run, shared};
+use dacapo_benches::{payload, ratio, run};
 use dacapo_log::{Flush, Log};
 use futures_lite::future::block_on;
 use tempfile::TempDir;
@@ -65,7 +66,7 @@ fn synced_file() -> SyncedFile {
 
 /// As many bytes as the engine has for a record.
 fn frame() -> Vec<u8> {
-    payload(shared::frame_bytes(PAYLOAD_BYTES))
+    payload(frame_bytes(PAYLOAD_BYTES))
 }
 
 fn append_and_sync(log: &Log, payload: &[u8]) {

@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
+use dacapo_benches::limit::frame_bytes;
 use dacapo_benches::quantiles::Quantiles;
 use dacapo_benches::shared::Reader;
 use dacapo_benches::{payload, ratio, run, shared};
@@ -73,7 +74,7 @@ fn flat_out(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name, receivers), |b| {
                 b.iter_custom(|rounds| {
                     let fanned_out = || {
-                        let bytes = records as usize * shared::frame_bytes(PAYLOAD_BYTES);
+                        let bytes = records as usize * frame_bytes(PAYLOAD_BYTES);
                         let (mut writer, reader) = shared::frames(bytes).expect("a mapped file");
                         let append = || {
                             for number in 0..records {

@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use dacapo_benches::limit::frame_bytes;
 use dacapo_benches::quantiles::Quantiles;
 use dacapo_benches::{payload, run, shared};
 use dacapo_log::{Flush, Log, Options};
@@ -23,7 +24,7 @@ fn main() {
     let appends = run::scaled(300_000);
     let payload = payload(PAYLOAD_BYTES);
     Quantiles::print_head("one append, under 100,000 a second:");
-    let bytes = shared::frame_bytes(PAYLOAD_BYTES) * appends as usize;
+    let bytes = frame_bytes(PAYLOAD_BYTES) * appends as usize;
     let (mut limit, _reader) = shared::frames(bytes).expect("a mapped file");
     print(
         "copy + header + CRC-32",

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode};
-use dacapo_benches::limit::MappedFile;
-use dacapo_benches::{payload, ratio, run, shared};
+use dacapo_benches::limit::{MappedFile, frame_bytes};
+use dacapo_benches::{payload, ratio, run};
 use dacapo_log::{Flush, Log, Start};
 use rustix::fs::{Advice, fadvise};
 use tempfile::TempDir;
@@ -229,7 +229,7 @@ fn sum_from_disk(path: &Path) -> io::Result<()> {
         if read == 0 {
             return Ok(());
         }
-        for piece in buffer[..read].chunks(shared::frame_bytes(PAYLOAD_BYTES)) {
+        for piece in buffer[..read].chunks(frame_bytes(PAYLOAD_BYTES)) {
             black_box(crc32fast::hash(piece));
         }
     }

@@ -6,6 +6,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion};
+use dacapo_benches::limit::frame_bytes;
 use dacapo_benches::{PAYLOADS, payload, ratio, run, shared};
 use dacapo_log::{Flush, Log, Offset, Start};
 
@@ -30,11 +31,11 @@ fn main() {
 }
 
 fn bench(criterion: &mut Criterion, name: &str, payload: &[u8]) {
-    let whole = BYTES / shared::frame_bytes(payload.len());
+    let whole = BYTES / frame_bytes(payload.len());
     let records = run::scaled(u32::try_from(whole).expect("a number of records"));
     let mut group = criterion.benchmark_group("random_read");
     group.bench_function(BenchmarkId::new("limit", name), |b| {
-        let bytes = records as usize * shared::frame_bytes(payload.len());
+        let bytes = records as usize * frame_bytes(payload.len());
         let (mut writer, reader) = shared::frames(bytes).expect("a mapped file");
         let positions: Vec<_> = (0..records).map(|n| writer.append(n, payload)).collect();
         let mut random = Random(1);

@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use dacapo_benches::limit::{HEADER_BYTES, MappedFile};
+use dacapo_benches::limit::{MappedFile, frame_bytes};
 use dacapo_benches::{PAYLOADS, payload, ratio, run};
 use dacapo_log::{Log, Start};
 
@@ -37,8 +37,8 @@ fn main() {
 }
 
 fn bench(criterion: &mut Criterion, name: &str, payload: &[u8]) {
-    let frame_bytes = (HEADER_BYTES + payload.len()).next_multiple_of(8);
-    let records = u32::try_from(STORED_BYTES / frame_bytes).expect("a number of records");
+    let records =
+        u32::try_from(STORED_BYTES / frame_bytes(payload.len())).expect("a number of records");
     let mut group = criterion.benchmark_group("replay");
     group.throughput(Throughput::Elements(records.into()));
     group.bench_function(BenchmarkId::new("limit", name), |b| {

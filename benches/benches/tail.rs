@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use dacapo_benches::event::Event;
+use dacapo_benches::limit::frame_bytes;
 use dacapo_benches::quantiles::Quantiles;
 use dacapo_benches::{PAYLOADS, payload, ratio, run, shared};
 use dacapo_log::{Flush, Log, Start, Tailer};
@@ -71,7 +72,7 @@ fn flat_out(criterion: &mut Criterion, name: &str, payload: &[u8]) {
     group.throughput(Throughput::Elements(records.into()));
     group.bench_function(BenchmarkId::new("limit", name), |b| {
         b.iter_custom(|rounds| {
-            let file = || shared::frames(records as usize * shared::frame_bytes(payload.len()));
+            let file = || shared::frames(records as usize * frame_bytes(payload.len()));
             let followed = || {
                 let (mut writer, mut reader) = file().expect("a mapped file");
                 let append = move || {

@@ -2,7 +2,7 @@
 //! readers that walk the same bytes.
 #![expect(unsafe_code, reason = "maps a file that nobody else has")]
 
-use std::io::{self, Write};
+use std::io;
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,10 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use memmap2::MmapRaw;
 
 use crate::event::Event;
-use crate::limit::HEADER_BYTES;
-
-/// Where the checksum of a frame begins; before it stand the length and the checksum.
-const SUMMED_FROM: usize = 12;
+use crate::limit::{HEADER_BYTES, frame_at, frame_bytes, is_sound, store_frame, zeroed_file};
 
 #[derive(Debug)]
 struct Frames {
@@ -72,11 +69,7 @@ const SPINS_A_LOOK: u32 = 100;
 /// # Errors
 /// Those of creating, writing and mapping the file.
 pub fn frames(bytes: usize) -> io::Result<(Writer, Reader)> {
-    let mut file = tempfile::tempfile_in(".")?;
-    let zeroes = vec![0; 256 << 10];
-    for _ in 0..bytes.div_ceil(zeroes.len()) {
-        file.write_all(&zeroes)?;
-    }
+    let file = zeroed_file(bytes)?;
     let mut writer = Writer {
         frames: Arc::new(Frames {
             map: MmapRaw::map_raw(&file)?,
@@ -91,12 +84,6 @@ pub fn frames(bytes: usize) -> io::Result<(Writer, Reader)> {
     let frames = Arc::clone(&writer.frames);
     let (at, seen) = (0, Seen(0));
     Ok((writer, Reader { frames, at, seen }))
-}
-
-/// The bytes of a frame with so many bytes of payload.
-#[must_use]
-pub fn frame_bytes(payload_bytes: usize) -> usize {
-    (HEADER_BYTES + payload_bytes).next_multiple_of(8)
 }
 
 impl Writer {
@@ -119,14 +106,7 @@ impl Writer {
     #[inline]
     pub fn append(&mut self, number: u32, payload: &[u8]) -> usize {
         let (position, len) = (self.end, frame_bytes(payload.len()));
-        let frame = self.unpublished(len);
-        let summed = HEADER_BYTES + payload.len();
-        let length = u64::try_from(payload.len()).unwrap_or(u64::MAX);
-        frame[12..16].copy_from_slice(&number.to_le_bytes());
-        frame[HEADER_BYTES..summed].copy_from_slice(payload);
-        let sum = crc32fast::hash(&frame[SUMMED_FROM..summed]);
-        frame[8..12].copy_from_slice(&sum.to_le_bytes());
-        frame[..8].copy_from_slice(&length.to_le_bytes());
+        store_frame(self.unpublished(len), number, 0, payload);
         self.end += len;
         self.frames.published.store(self.end, Ordering::Release);
         self.frames.moved.notify();
@@ -137,12 +117,9 @@ impl Writer {
 /// A frame's payload, and whether its checksum is to be compared.
 #[inline]
 fn payload_at(bytes: &[u8], position: usize, verified: bool) -> &[u8] {
-    let word: [u8; 8] = bytes[position..position + 8].try_into().expect("8 bytes");
-    let length = usize::try_from(u64::from_le_bytes(word)).expect("a payload's length");
-    let frame = &bytes[position..position + HEADER_BYTES + length];
+    let frame = frame_at(bytes, position);
     if verified {
-        let stored = u32::from_le_bytes(frame[8..SUMMED_FROM].try_into().expect("4 bytes"));
-        assert_eq!(crc32fast::hash(&frame[SUMMED_FROM..]), stored);
+        assert!(is_sound(frame), "the frame at {position} has changed");
     }
     &frame[HEADER_BYTES..]
 }

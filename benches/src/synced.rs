@@ -2,15 +2,15 @@
 //! before; and the simplest way to share it among many threads.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::mem;
 use std::os::unix::fs::FileExt;
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use crate::limit::zeroed_file;
+
 /// Each append begins in a sector of its own, as the engine's do behind a flush.
 const SECTOR_BYTES: usize = 512;
-/// As large as the engine's pieces.
-const ZEROES_BYTES: usize = 256 << 10;
 
 /// A file of synced zeros, written to from its start, again and again.
 #[derive(Debug)]
@@ -27,13 +27,8 @@ impl SyncedFile {
     /// # Errors
     /// Those of creating, writing and syncing the file.
     pub fn new(bytes: usize) -> io::Result<Self> {
-        let bytes = bytes.next_multiple_of(ZEROES_BYTES);
-        let mut file = tempfile::tempfile_in(".")?;
-        let zeroes = vec![0; ZEROES_BYTES];
-        for _ in 0..bytes / ZEROES_BYTES {
-            file.write_all(&zeroes)?;
-        }
-        file.sync_all()?;
+        let file = zeroed_file(bytes)?;
+        let bytes = usize::try_from(file.metadata()?.len()).expect("a number of bytes");
         let end = 0;
         Ok(Self { file, bytes, end })
     }
